@@ -1,0 +1,1 @@
+"""What builds on sumout's public API only: bridges, backends and pictures. `sumout` never imports it."""

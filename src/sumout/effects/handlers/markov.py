@@ -1,0 +1,162 @@
+"""Chains of contexts, each of which sees only the last few before it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+from sumout.effects.handlers.reentrant import ReentrantMessenger
+from sumout.effects.message import Message
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+Self = TypeVar("Self", bound="MarkovMessenger")
+
+
+class _Contexts(threading.local):
+    """The names of the sites of each context, and where this thread stands among the contexts.
+
+    ``chain`` is a token for all contexts between entering the first and leaving it.
+    """
+
+    def __init__(self) -> None:
+        self.position = -1
+        self.names: list[set[str]] = []
+        self.chain: object = None
+
+
+class MarkovMessenger(ReentrantMessenger):
+    """Each time it is entered anew, a context begins that sees the last ``history`` contexts before it.
+
+    On every sample site it writes into ``infer``: ``_markov_scope``, which counts for every site in reach in how
+    many of the enclosing chains it is in reach; ``_markov_near_scope``, the same for one step more;
+    ``_markov_depth``, the number of enclosing chains; ``_markov_chain``, a token of the outermost of them.
+
+    Args:
+        history: the number of earlier contexts that are in reach.
+        keep: whether contexts that were left are remembered, so that branches at the same level see each other.
+        dim: not supported yet.
+        name: not supported yet.
+
+    Raises:
+        ValueError: if ``history`` is negative.
+        NotImplementedError: if ``dim`` or ``name`` is given.
+    """
+
+    def __init__(
+        self, history: int = 1, keep: bool = False, dim: int | None = None, name: str | None = None
+    ) -> None:
+        if history < 0:
+            raise ValueError(f"markov has history={history}; it counts earlier steps, so it is at least 0.")
+        if dim is not None or name is not None:
+            raise NotImplementedError("markov does not support dim and name yet; leave them out.")
+        super().__init__()
+        self.history = history
+        self.keep = keep
+        self.dim = dim
+        self.name = name
+        self._contexts = _Contexts()
+
+    def __enter__(self: Self) -> Self:
+        contexts = self._contexts
+        contexts.position += 1
+        if contexts.position == 0:
+            contexts.chain = object()
+        if len(contexts.names) <= contexts.position:
+            contexts.names.append(set())
+        return super().__enter__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        contexts = self._contexts
+        if not self.keep:
+            contexts.names.pop()
+        contexts.position -= 1
+        return super().__exit__(exc_type, exc, trace)
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg.done or type(msg.fn).__name__ == "_Subsample":
+            return
+        contexts = self._contexts
+        here = contexts.position
+        infer = msg.infer
+        scope = infer.get("_markov_scope")
+        if scope is None:
+            scope = infer["_markov_scope"] = Counter()
+            infer["_markov_near_scope"] = Counter()
+        near = infer["_markov_near_scope"]
+        for names in contexts.names[max(0, here - self.history) : here + 1]:
+            scope.update(names)
+            near.update(names)
+        if here > self.history:
+            near.update(contexts.names[here - self.history - 1])
+        infer["_markov_depth"] = 1 + infer.get("_markov_depth", 0)
+        infer["_markov_chain"] = contexts.chain
+        contexts.names[here].add(msg.name or "")
+
+
+class MarkovIterator(MarkovMessenger, Generic[T]):
+    """A chain whose contexts are the steps of a loop: ``for t in markov(range(T))``."""
+
+    def __init__(self, iterable: Iterable[T], history: int = 1, keep: bool = False) -> None:
+        super().__init__(history, keep)
+        self._iterable = iterable
+
+    def __iter__(self) -> Iterator[T]:
+        with ExitStack() as entered:
+            for value in self._iterable:
+                entered.enter_context(self)
+                yield value
+
+
+@overload
+def markov(
+    fn: None = None, history: int = 1, keep: bool = False, dim: int | None = None, name: str | None = None
+) -> MarkovMessenger: ...
+@overload
+def markov(
+    fn: F, history: int = 1, keep: bool = False, dim: int | None = None, name: str | None = None
+) -> F: ...
+@overload
+def markov(
+    fn: Iterable[T], history: int = 1, keep: bool = False, dim: int | None = None, name: str | None = None
+) -> MarkovIterator[T]: ...
+def markov(
+    fn: Any = None, history: int = 1, keep: bool = False, dim: int | None = None, name: str | None = None
+) -> Any:
+    """Declares that each step depends on the last ``history`` steps alone.
+
+    It is a loop (``for t in markov(range(T))``), a decorator of a recursive function (``@markov``), or a context
+    manager that is entered once for each step (``with markov() as chain: ...``). Enumerated sites of steps out of
+    reach give their tensor dimensions to new ones, so a chain of any length needs few.
+
+    Args:
+        fn: what is iterated, or the function; absent for a context manager or a decorator with arguments.
+        history: the number of earlier steps that a step depends on.
+        keep: whether neighbouring branches of a recursion at the same level may depend on each other.
+        dim: not supported yet.
+        name: not supported yet.
+
+    Raises:
+        ValueError: if ``history`` is negative or ``fn`` neither a function nor iterable.
+        NotImplementedError: if ``dim`` or ``name`` is given.
+
+    >>> [t for t in markov(range(3))]
+    [0, 1, 2]
+    """
+    chain = MarkovMessenger(history=history, keep=keep, dim=dim, name=name)
+    if fn is None:
+        return chain
+    if callable(fn):
+        return chain(fn)
+    if not isinstance(fn, Iterable):
+        raise ValueError(
+            f"markov takes a loop's range or a function and was given {fn!r}. Pass history by keyword, "
+            "e.g. markov(range(10), history=2)."
+        )
+    return MarkovIterator(fn, history, keep)

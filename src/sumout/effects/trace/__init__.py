@@ -1,0 +1,16 @@
+"""The record of a run."""
+
+from __future__ import annotations
+
+from sumout.effects.trace.container import Nodes, Trace
+from sumout.effects.trace.edges import dense_edges
+from sumout.effects.trace.sites import allow_all_sites, site_is_factor, site_is_subsample
+
+__all__ = [
+    "Nodes",
+    "Trace",
+    "allow_all_sites",
+    "dense_edges",
+    "site_is_factor",
+    "site_is_subsample",
+]

@@ -1,0 +1,28 @@
+"""What kind of site a site is."""
+
+from __future__ import annotations
+
+from sumout.effects.message import Message
+
+
+def site_is_subsample(site: Message) -> bool:
+    """Whether the site holds the indices that a subsampling plate drew.
+
+    >>> site_is_subsample(Message(type="sample", name="z"))
+    False
+    """
+    return site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample"
+
+
+def site_is_factor(site: Message) -> bool:
+    """Whether the site was made by a ``factor`` statement.
+
+    >>> site_is_factor(Message(type="sample", name="z"))
+    False
+    """
+    return site["type"] == "sample" and type(site["fn"]).__name__ == "Unit"
+
+
+def allow_all_sites(name: str, site: Message) -> bool:
+    """The site filter that lets every site pass."""
+    return True

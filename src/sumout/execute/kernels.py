@@ -1,0 +1,158 @@
+"""Numerical kernels in log space, on raw tensors; each forward kernel stands beside its adjoint.
+
+Products are taken as matrix products of exponentials, every fibre shifted by its own maximum. Where the
+maxima of two operands do not line up, such a product may underflow although the answer is an ordinary
+number; entries below a safe threshold are therefore found and the product is made again by log-sum-exp,
+so a result is ``-inf`` only where mathematics says so.
+
+All operations are differentiable torch operations, so that a sweep can be differentiated again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_CHUNK = 2**22
+"""Entries of the largest temporary table that a chunked kernel makes."""
+
+
+def finite_max(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """The maximum along ``dim`` (kept), as a shift: constant for gradients, and finite where all is ``-inf``."""
+    return x.detach().amax(dim, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+
+
+def safe_log(x: Tensor) -> Tensor:
+    """The logarithm, with ``-inf`` and a zero gradient at zero."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return x.log()
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1.0).log(), -torch.inf)
+
+
+def log_sum_exp(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Sums probabilities over ``dims``, which are dropped."""
+    shift = finite_max(x, dims)
+    return (safe_log((x - shift).exp().sum(dims, keepdim=True)) + shift).squeeze(dims)
+
+
+def log_sum_exp_adjoint(x: Tensor, result: Tensor, grad: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The adjoint of ``log_sum_exp``: the incoming weight, spread in proportion to the probabilities."""
+    for dim in sorted(dims):
+        result, grad = result.unsqueeze(dim), grad.unsqueeze(dim)
+    return grad * (x - _finite(result)).exp()
+
+
+class Product(NamedTuple):
+    """What a product keeps for its adjoint; ``a``, ``b`` and ``r`` depend on how it was made.
+
+    - ``matrix``: shifted exponentials of both operands and their matrix product;
+    - ``vector``: the shifted exponential of the joint table and its sums (``b`` is not used);
+    - ``logs``: both log-tables and the logarithm of their product.
+    """
+
+    how: str
+    a: Tensor
+    b: Tensor
+    r: Tensor
+
+
+def log_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, Product]:
+    """The matrix product of probabilities given as logarithms.
+
+    Args:
+        x: shape ``(n, left, summed)``.
+        y: shape ``(n, summed, right)``.
+
+    Returns:
+        Logarithms of shape ``(n, left, right)``, and what the adjoint needs.
+    """
+    if x.shape[-2] == 1 or y.shape[-1] == 1:
+        # The joint table is no larger than an operand, so no fibre needs a shift of its own.
+        joint = x.mT + y if x.shape[-2] == 1 else x + y.mT
+        dim = -2 if x.shape[-2] == 1 else -1
+        shift = finite_max(joint, dim)
+        joint = (joint - shift).exp()
+        total = joint.sum(dim, keepdim=True)
+        return safe_log(total) + shift, Product("vector", joint, y[:0], total)
+    shift_x, shift_y = finite_max(x, -1), finite_max(y, -2)
+    a, b = (x - shift_x).exp(), (y - shift_y).exp()
+    r = a @ b
+    if _underflows(x, y, r):
+        result = _log_matmul_in_logs(x, y)
+        return result, Product("logs", x, y, result)
+    return safe_log(r) + (shift_x + shift_y), Product("matrix", a, b, r)
+
+
+def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The adjoint of ``log_matmul``; with ``grad`` a table of probabilities, these are the operands' beliefs."""
+    how, a, b, r = product
+    if how == "logs":
+        return _adjoint_in_logs(a, b, r, grad)
+    possible = r > 0
+    weight = torch.where(possible, grad / torch.where(possible, r, 1.0), 0.0)
+    if how == "matrix":
+        return a * (weight @ b.mT), b * (a.mT @ weight)
+    belief = a * weight
+    if grad.shape[-2] == 1:
+        return belief.sum(-1, keepdim=True).mT, belief
+    return belief, belief.sum(-2, keepdim=True).mT
+
+
+def max_matmul(x: Tensor, y: Tensor) -> Tensor:
+    """The matrix product of logarithms with the maximum in place of the sum; shapes as in ``log_matmul``."""
+    if x.shape[-2] == 1 or y.shape[-1] == 1 or x.shape[-2] * x.shape[-1] * y.shape[-1] * x.shape[0] <= _CHUNK:
+        return (x.unsqueeze(-1) + y.unsqueeze(-3)).amax(-2)
+    result = x[..., :, 0, None] + y[..., None, 0, :]
+    for k in range(1, x.shape[-1]):
+        result = torch.maximum(result, x[..., :, k, None] + y[..., None, k, :])
+    return result
+
+
+def _finite(x: Tensor) -> Tensor:
+    return x.clamp(min=torch.finfo(x.dtype).min)
+
+
+def _underflows(x: Tensor, y: Tensor, r: Tensor) -> bool:
+    """Whether an entry of ``r`` may have lost digits, or all of itself, to underflow.
+
+    A term is lost only below ``tiny``, so an entry above ``tiny / eps**2`` has all its digits. A smaller
+    entry is right only if it is an exact zero: no summand has two finite factors.
+    """
+    info = torch.finfo(x.dtype)
+    with torch.no_grad():
+        suspects = r < info.tiny / info.eps**2
+        if not suspects.any():
+            return False
+        summands = (x > -torch.inf).to(x.dtype) @ (y > -torch.inf).to(x.dtype)
+        return bool((suspects & (summands > 0)).any())
+
+
+def _left_chunks(x: Tensor, y: Tensor) -> int:
+    """How many entries of the left dimension fit into a chunk of the joint table."""
+    return max(1, _CHUNK // max(1, x.shape[0] * x.shape[-1] * y.shape[-1]))
+
+
+def _log_matmul_in_logs(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat(
+        [
+            log_sum_exp(part.unsqueeze(-1) + y.unsqueeze(-3), (part.ndim - 1,))
+            for part in x.split(_left_chunks(x, y), dim=-2)
+        ],
+        dim=-2,
+    )
+
+
+def _adjoint_in_logs(x: Tensor, y: Tensor, result: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    size = _left_chunks(x, y)
+    grads_x, grad_y = [], torch.zeros_like(y)
+    for part, part_result, part_grad in zip(
+        x.split(size, -2), result.split(size, -2), grad.split(size, -2), strict=True
+    ):
+        joint = part.unsqueeze(-1) + y.unsqueeze(-3) - _finite(part_result).unsqueeze(-2)
+        belief = joint.exp() * part_grad.unsqueeze(-2)
+        grads_x.append(belief.sum(-1))
+        grad_y = grad_y + belief.sum(-3)
+    return torch.cat(grads_x, -2), grad_y

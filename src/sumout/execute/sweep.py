@@ -1,0 +1,203 @@
+"""The forward sweep over a plan's groups, and the backward sweep that gives every factor's belief.
+
+A sweep works on raw tensors and knows a plan's groups, not what they stand for. Every row of a group's
+result is used exactly once, so the backward sweep assigns adjoints and never accumulates them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sumout.execute import kernels
+from sumout.plan import EliminationPlan, Group, Rows
+
+
+class Record(NamedTuple):
+    """What the backward sweep or the choice of an assignment needs of one group: no more is kept."""
+
+    operands: tuple[Tensor, ...] = ()
+    result: Tensor | None = None
+    product: kernels.Product | None = None
+
+
+class Tape(NamedTuple):
+    """A forward sweep: the answer (a scalar), and a record for every group if asked for."""
+
+    value: Tensor
+    records: list[Record]
+
+
+def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Sequence[Tensor | None]) -> Tensor:
+    """One tensor ``(rows, ...)`` of factors and earlier results; a view where the rows allow one."""
+    pieces = []
+    for part in parts:
+        if part.group is None:
+            first = tables[part.index[0]]
+            pieces.append(torch.stack([tables[i] for i in part.index]) if len(part.index) > 1 else first.unsqueeze(0))
+            continue
+        source = results[part.group]
+        assert source is not None  # A schedule never reads a group before it has run.
+        if part.whole:
+            pieces.append(source)
+        else:
+            rows = part.as_slice()
+            pieces.append(source[rows if rows is not None else list(part.index)])
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def forward(plan: EliminationPlan, tables: Sequence[Tensor], *, maximum: bool = False, keep: bool = False) -> Tape:
+    """Runs a plan.
+
+    Args:
+        plan: from ``make_plan``.
+        tables: log-tables of all factors, the plan's probes included.
+        maximum: whether variables are maxed out instead of summed out.
+        keep: whether records are kept; without them, results are freed as soon as they have been read.
+    """
+    groups = plan.schedule.groups
+    results: list[Tensor | None] = []
+    records: list[Record] = []
+    unread = [group.rows for group in groups]
+    for group in groups:
+        operands = tuple(stack_rows(side, tables, results) for side in group.operands)
+        result, record = _run(group, operands, maximum)
+        results.append(result)
+        if keep:
+            records.append(record)
+        _free(group, results, unread)
+    scalars = stack_rows(plan.schedule.totals, tables, results)
+    weights = plan.schedule.weights
+    if any(weight != 1.0 for weight in weights):
+        scalars = scalars * scalars.new_tensor(weights)
+    return Tape(scalars.sum(), records)
+
+
+def _run(group: Group, operands: tuple[Tensor, ...], maximum: bool) -> tuple[Tensor, Record]:
+    x = operands[0]
+    if group.kind == "sum":
+        result = x.amax(group.positions) if maximum else kernels.log_sum_exp(x, group.positions)
+        return result, Record(operands, result)
+    if group.kind == "product":
+        result = x.sum(group.positions) if group.positions else x
+        return result * group.times if group.times != 1.0 else result, Record()
+    lhs, rhs = (_as_matrices(group, side, operands[side]) for side in (0, 1))
+    shape = (group.rows, *group.out_shape)
+    if not group.blocks[2]:
+        return (lhs + rhs).reshape(shape), Record()
+    if maximum:
+        return kernels.max_matmul(lhs, rhs).reshape(shape), Record(operands)
+    result, product = kernels.log_matmul(lhs, rhs)
+    return result.reshape(shape), Record(product=product)
+
+
+def _as_matrices(group: Group, side: int, operand: Tensor) -> Tensor:
+    """An operand as ``(rows * batch, left, summed)`` or ``(rows * batch, summed, right)``."""
+    batch, left, summed, right = (_product(block) for block in group.blocks)
+    operand = operand.permute(0, *group.permutations[side])
+    return operand.reshape(group.rows * batch, *((left, summed) if side == 0 else (summed, right)))
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    result = 1
+    for size in sizes:
+        result *= size
+    return result
+
+
+def _free(group: Group, results: list[Tensor | None], unread: list[int]) -> None:
+    for side in group.operands:
+        for rows in side:
+            if rows.group is not None:
+                unread[rows.group] -= len(rows.index)
+                if unread[rows.group] == 0:
+                    results[rows.group] = None
+
+
+def backward(plan: EliminationPlan, tape: Tape, grad: Tensor, factors: int) -> list[Tensor]:
+    """The derivative of the answer by every factor's log-table, times ``grad``: the factors' beliefs.
+
+    Args:
+        plan: the plan that ``tape`` was recorded from, with ``keep=True`` and ``maximum=False``.
+        tape: the forward sweep.
+        grad: a scalar.
+        factors: how many factors there are, the plan's probes included.
+    """
+    groups = plan.schedule.groups
+    adjoints: list[list[tuple[Rows, Tensor]]] = [[] for _ in groups]
+    of_factors: list[Tensor | None] = [None] * factors
+    weights = grad * grad.new_tensor(plan.schedule.weights)
+    _hand_back(plan.schedule.totals, weights, adjoints, of_factors)
+    for number in range(len(groups) - 1, -1, -1):
+        group = groups[number]
+        incoming = _gather(adjoints[number], group)
+        adjoints[number] = []
+        for side, outgoing in zip(group.operands, _adjoint(group, tape.records[number], incoming), strict=True):
+            _hand_back(side, outgoing, adjoints, of_factors)
+    missing = [index for index, each in enumerate(of_factors) if each is None]
+    assert not missing, missing  # Every factor is an operand of exactly one step.
+    return [each for each in of_factors if each is not None]
+
+
+def _adjoint(group: Group, record: Record, grad: Tensor) -> tuple[Tensor, ...]:
+    if group.kind == "sum":
+        assert record.result is not None
+        return (kernels.log_sum_exp_adjoint(record.operands[0], record.result, grad, group.positions),)
+    if group.kind == "product":
+        if group.times != 1.0:
+            grad = grad * group.times
+        for position in sorted(group.positions):
+            grad = grad.unsqueeze(position)
+        return (grad.expand(group.rows, *group.shapes[0]),)
+    batch, left, _, right = (_product(block) for block in group.blocks)
+    grad = grad.reshape(group.rows * batch, left, right)
+    if record.product is None:
+        return _from_matrices(group, 0, grad.sum(-1)), _from_matrices(group, 1, grad.sum(-2))
+    of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, grad)
+    return _from_matrices(group, 0, of_lhs), _from_matrices(group, 1, of_rhs)
+
+
+def _from_matrices(group: Group, side: int, grad: Tensor) -> Tensor:
+    """Undoes ``_as_matrices``."""
+    permutation = group.permutations[side]
+    shape = group.shapes[side]
+    grad = grad.reshape(group.rows, *(shape[position - 1] for position in permutation))
+    inverse = [0] * len(shape)
+    for place, position in enumerate(permutation):
+        inverse[position - 1] = place + 1
+    return grad.permute(0, *inverse)
+
+
+def _hand_back(
+    parts: tuple[Rows, ...],
+    grad: Tensor,
+    adjoints: list[list[tuple[Rows, Tensor]]],
+    of_factors: list[Tensor | None],
+) -> None:
+    """Gives each source its rows of a stacked operand's adjoint."""
+    start = 0
+    for part in parts:
+        piece = grad[start : start + len(part.index)] if len(parts) > 1 else grad
+        start += len(part.index)
+        if part.group is None:
+            for index, row in zip(part.index, piece.unbind(0), strict=True):
+                of_factors[index] = row
+        else:
+            adjoints[part.group].append((part, piece))
+
+
+def _gather(pieces: list[tuple[Rows, Tensor]], group: Group) -> Tensor:
+    """A group's adjoint from the pieces that its readers handed back."""
+    if len(pieces) == 1 and pieces[0][0].whole:
+        return pieces[0][1]
+    order = [row for rows, _ in pieces for row in rows.index]
+    stacked = torch.cat([piece for _, piece in pieces])
+    if order == list(range(len(order))):
+        return stacked
+    inverse = [0] * len(order)
+    for place, row in enumerate(order):
+        inverse[row] = place
+    return stacked[inverse]

@@ -1,0 +1,80 @@
+"""From a structure to a plan, once per structure."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from sumout.plan.cost import Cost, Machine, cost_of
+from sumout.plan.eliminate import Elimination, eliminate
+from sumout.plan.orders import ORDERS
+from sumout.plan.plan import EliminationPlan
+from sumout.plan.schedule import Schedule, schedule
+from sumout.plan.structure import Structure, readouts
+
+
+class PlanCacheInfo(NamedTuple):
+    """Counters of the plan cache since it was last cleared."""
+
+    hits: int
+    misses: int
+    size: int
+
+
+@lru_cache(maxsize=1024)
+def _make_plan(
+    structure: Structure, marginals: tuple[str, ...], orders: tuple[str, ...], machine: Machine
+) -> EliminationPlan:
+    sizes = dict(structure.sizes)
+    found, probes = readouts(structure, marginals)
+    plans: list[tuple[float, str, Elimination, Schedule, Cost]] = []
+    for order in orders:
+        elimination = eliminate(structure, probes, ORDERS[order])
+        timetable = schedule(elimination, sizes, len(structure.factors) + len(probes))
+        cost = cost_of(timetable)
+        plans.append((cost.seconds(machine), order, elimination, timetable, cost))
+        if not any(step.kind == "contract" for step in elimination.steps):
+            break  # Nothing is multiplied, so every order gives this plan.
+    considered = tuple((order, seconds) for seconds, order, *_ in plans)
+    _, *best = min(plans, key=lambda each: each[0])
+    return EliminationPlan(structure, tuple(found.items()), probes, *best, considered)  # type: ignore[arg-type]
+
+
+def make_plan(
+    structure: Structure,
+    marginals: tuple[str, ...] = (),
+    orders: tuple[str, ...] = tuple(ORDERS),
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+) -> EliminationPlan:
+    """The cheapest plan that the heuristics find; the same structure is planned only once.
+
+    Args:
+        structure: names, sizes and kinds of a factor graph (``FactorGraph.structure``).
+        marginals: variables whose marginals are to be read out of a backward sweep.
+        orders: the heuristics to try, keys of ``ORDERS``.
+        machine: the rates by which costs are compared.
+
+    Raises:
+        PlanError: if the plates are not tree-shaped, or factors of one variable have different scales.
+
+    >>> chain = Structure(
+    ...     factors=tuple(FactorShape((f"x{t}", f"x{t + 1}")) for t in range(8)),
+    ...     sizes=tuple((f"x{t}", 3) for t in range(9)),
+    ...     variables=tuple((f"x{t}", frozenset()) for t in range(9)),
+    ... )
+    >>> plan = make_plan(chain)
+    >>> plan.width, plan.largest
+    (1, 9)
+    """
+    return _make_plan(structure, tuple(marginals), tuple(orders), machine)
+
+
+def plan_cache_info() -> PlanCacheInfo:
+    """How often a plan was found (hits) and made (misses)."""
+    info = _make_plan.cache_info()
+    return PlanCacheInfo(info.hits, info.misses, info.currsize)
+
+
+def clear_plan_cache() -> None:
+    """Forgets all plans and sets the counters to zero."""
+    _make_plan.cache_clear()

@@ -1,0 +1,143 @@
+"""Ways to order an elimination: one function a heuristic, one table that lists them.
+
+- ``path`` asks opt_einsum for a pairwise path;
+- ``min_fill`` eliminates the variable that adds the fewest edges to the interaction graph (Kjærulff 1990);
+- ``min_weight`` the one whose clique has the smallest table;
+- ``balanced`` in each round an independent set of cheap variables, so that equal steps can run as one batch:
+  on a chain this is a parallel scan, on a tree all leaves at once.
+
+None is best everywhere, so the planner tries all and lets the cost model decide.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import opt_einsum
+
+from sumout.plan.problem import Pairs, PathFinder, Problem, pairs_from_order
+
+
+class _Interaction:
+    """The graph in which the dimensions of one operand are neighbours; eliminating a node joins its neighbours."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.near: dict[str, set[str]] = {}
+        for dims in problem.operands:
+            for each in dims:
+                self.near.setdefault(each, set()).update(dims)
+        for each, others in self.near.items():
+            others.discard(each)
+        self.left = [each for each in self.near if each not in problem.keep]
+
+    def clique_size(self, variable: str) -> int:
+        return self.problem.elements(self.near[variable]) * self.problem.sizes[variable]
+
+    def fill(self, variable: str) -> int:
+        around = self.near[variable]
+        present = sum(len(self.near[each] & around) for each in around)
+        return (len(around) * (len(around) - 1) - present) // 2
+
+    def eliminate(self, variable: str) -> set[str]:
+        around = self.near.pop(variable)
+        for each in around:
+            others = self.near[each]
+            others |= around
+            others -= {each, variable}
+        return around
+
+
+def _one_by_one(problem: Problem, score: Callable[[_Interaction, str], tuple[int, ...]], reach: int) -> list[str]:
+    """Eliminates the variable of the lowest score until none is left; ``reach`` is how far a score looks."""
+    graph = _Interaction(problem)
+    position = {each: number for number, each in enumerate(graph.left)}
+    scores = {each: (*score(graph, each), position[each]) for each in graph.left}
+    order = []
+    while scores:
+        variable = min(scores, key=scores.__getitem__)
+        del scores[variable]
+        order.append(variable)
+        touched = graph.eliminate(variable)
+        if reach > 1:
+            touched = touched.union(*(graph.near[each] for each in touched if each in scores))
+        for each in touched & scores.keys():
+            scores[each] = (*score(graph, each), position[each])
+    return order
+
+
+def min_fill(problem: Problem) -> Pairs:
+    """Fewest new edges first; the smaller table breaks ties."""
+    order = _one_by_one(problem, lambda graph, each: (graph.fill(each), graph.clique_size(each)), reach=2)
+    return pairs_from_order(problem, order)
+
+
+def min_weight(problem: Problem) -> Pairs:
+    """Smallest clique table first."""
+    return pairs_from_order(problem, _one_by_one(problem, lambda graph, each: (graph.clique_size(each),), reach=1))
+
+
+def balanced(problem: Problem) -> Pairs:
+    """Rounds of variables no two of which are neighbours, cheap ones first.
+
+    A variable waits for a later round if its table would be larger than the largest of a ``min_weight`` order
+    times the largest variable: that bound admits the squared messages of a scan and no worse.
+    """
+    graph = _Interaction(problem)
+    ceiling = max((problem.sizes[each] for each in graph.left), default=1) * _largest_clique(problem)
+    order: list[str] = []
+    left = graph.left
+    while left:
+        left.sort(key=graph.clique_size)
+        chosen: list[str] = []
+        blocked: set[str] = set()
+        for each in left:
+            if each not in blocked and (graph.clique_size(each) <= ceiling or not chosen):
+                chosen.append(each)
+                blocked |= graph.near[each]
+        for each in chosen:
+            graph.eliminate(each)
+        gone = set(chosen)
+        left = [each for each in left if each not in gone]
+        order += chosen
+    return pairs_from_order(problem, order)
+
+
+def _largest_clique(problem: Problem) -> int:
+    graph = _Interaction(problem)
+    largest = 1
+    for variable in _one_by_one(problem, lambda graph, each: (graph.clique_size(each),), reach=1):
+        largest = max(largest, graph.clique_size(variable))
+        graph.eliminate(variable)
+    return largest
+
+
+def path(problem: Problem) -> Pairs:
+    """opt_einsum's choice: optimal for a few operands, branching for some, greedy for many."""
+    if len(problem.operands) < 2:
+        return []
+    names: dict[str, str] = {}
+    for each in itertools.chain.from_iterable(map(sorted, problem.operands)):
+        names.setdefault(each, opt_einsum.get_symbol(len(names)))
+    inputs = [frozenset(names[each] for each in dims) for dims in problem.operands]
+    output = frozenset(names[each] for each in problem.keep if each in names)
+    sizes = {symbol: problem.sizes[each] for each, symbol in names.items()}
+    linear = opt_einsum.paths.auto(inputs, output, sizes)
+    pairs: Pairs = []
+    for step in opt_einsum.paths.linear_to_ssa(linear):
+        # A path may end in one step of several operands; products are associative.
+        first = step[0]
+        for other in step[1:]:
+            pairs.append((first, other))
+            first = len(inputs) + len(pairs) - 1
+    return pairs
+
+
+ORDERS: dict[str, PathFinder] = {
+    "path": path,
+    "min_fill": min_fill,
+    "min_weight": min_weight,
+    "balanced": balanced,
+}
+"""Every heuristic by name; the planner tries them in this order and keeps the cheapest plan."""
