@@ -23,7 +23,8 @@ class DimAllocator:
         """Takes a dimension for the plate ``name``: the given one, or the rightmost that is free.
 
         Raises:
-            PlateError: if the plate is active already, the dimension is not negative, or another plate has it.
+            PlateError: if the plate is active already, the dimension is not negative, or another plate has
+                it.
         """
         if name in self._names.values():
             raise PlateError(

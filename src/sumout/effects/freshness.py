@@ -7,7 +7,7 @@ identity of what the site holds, in-place changes in the version counters that t
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,23 +59,25 @@ def _parts(site: Any) -> tuple[Any, ...]:
     return (site.fn, site.value, site.args, site.scale, site.mask, *site.kwargs.values())
 
 
-def _tensors_in(owner: Any) -> Iterator[Place]:
-    """The tensors that a distribution holds, those of its base distributions and transforms too."""
-    attributes: dict[str, Any] = getattr(owner, "__dict__", {})
-    for name, value in attributes.items():
-        if isinstance(value, Tensor):
-            yield attributes, name, value
-        elif isinstance(value, (Distribution, Transform, Module)):
-            yield from _tensors_in(value)
-        elif isinstance(value, (list, tuple)):
-            for each in value:
-                if isinstance(each, (Distribution, Transform, Module)):
-                    yield from _tensors_in(each)
-        elif isinstance(owner, Module) and isinstance(value, dict):
-            yield from ((value, key, tensor) for key, tensor in value.items() if isinstance(tensor, Tensor))
-            for each in value.values():
-                if isinstance(each, Module):
-                    yield from _tensors_in(each)
+def _tensors_in(fn: Any) -> Iterator[Place]:
+    """The tensors that a distribution holds, those of its base distributions, transforms and modules too."""
+    waiting: list[dict[str, Any]] = [getattr(fn, "__dict__", {})]
+    seen = {id(fn)}  # a transform and its inverse hold each other
+    while waiting:
+        attributes = waiting.pop()
+        for name, value in attributes.items():
+            if isinstance(value, Tensor):
+                yield attributes, name, value
+                continue
+            if isinstance(value, dict):  # where modules keep their parameters
+                held: Iterable[Any] = value.values()
+                yield from ((value, key, each) for key, each in value.items() if isinstance(each, Tensor))
+            else:
+                held = value if isinstance(value, (list, tuple)) else (value,)
+            for each in held:
+                if isinstance(each, (Distribution, Transform, Module)) and id(each) not in seen:
+                    seen.add(id(each))
+                    waiting.append(vars(each))
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from sumout.effects.freshness import Kept, Snapshot
 from sumout.effects.scoring import derive
 
 DERIVED = dict.fromkeys(("unscaled_log_prob", "log_prob", "log_prob_sum", "score_parts", "packed"))
-"""Keys whose values belong to the present distribution, value, scale and mask; ``packed`` is never computed."""
+"""Keys whose values belong to the present contents of a site; ``packed`` is only ever assigned."""
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -57,8 +57,8 @@ class _Contents:
 class ParamStore:
     """A mapping from names to constrained, differentiable values.
 
-    Every value has a method ``unconstrained()``, which gives the leaf tensor behind it. A store may be shared by
-    threads; ``scope`` exchanges its contents for the calling thread alone.
+    Every value has a method ``unconstrained()``, which gives the leaf tensor behind it. A store may be shared
+    by threads; ``scope`` exchanges its contents for the calling thread alone.
 
     >>> store = ParamStore()
     >>> rate = store.setdefault("rate", torch.tensor(2.0), constraints.positive)
@@ -83,7 +83,8 @@ class ParamStore:
 
         Args:
             name: the parameter.
-            init: its first constrained value, or a function that makes one; not looked at when the parameter exists.
+            init: its first constrained value, or a function that makes one; not looked at when the parameter
+                exists.
             constraint: the set its values lie in.
 
         Raises:
@@ -241,8 +242,9 @@ def _leaf(name: str, value: Tensor, constraint: Any, transform: Any) -> Tensor:
         if settings.validation:
             _check_start(name, value, leaf, constraint, transform)
     if not leaf.is_leaf or (leaf.data_ptr() == value.data_ptr() and not value.requires_grad):
-        # An optimizer must not change the tensor of the caller, who may start two parameters from the same one.
-        # A tensor that requires a gradient, as a module's parameter does, is meant to be the parameter itself.
+        # An optimizer must not change the tensor of the caller, who may start two parameters from the same
+        # one. A tensor that requires a gradient, as a module's parameter does, is meant to be the parameter
+        # itself.
         leaf = leaf.detach().clone()
     return leaf.requires_grad_(True)
 

@@ -73,11 +73,7 @@ class Result:
         """For ``MAX_SUM``, the best state of every variable, one index for each element of its plates."""
         if self.tape is None:
             raise ValueError("Only a result of execute(plan, graph, MAX_SUM) has a best assignment.")
-        chosen = best_assignment(self.plan, self.tape)
-        for name in self.graph.variables:
-            # A variable that no factor mentions is as likely in any state.
-            chosen.setdefault(name, Choice(torch.zeros((), dtype=torch.long, device=self.value.device), ()))
-        return chosen
+        return best_assignment(self.plan, self.tape)
 
 
 class _LogSumProduct(torch.autograd.Function):
@@ -153,10 +149,11 @@ def execute(plan: EliminationPlan, graph: FactorGraph, semiring: Semiring = LOG_
     if plan.structure != graph.structure:
         raise ValueError("The plan was made for another structure. Make one with make_plan(graph.structure, ...).")
     tables = [factor.data for factor in graph.factors]
-    if not tables:
-        return Result(plan, graph, semiring, torch.zeros(()))
+    like = tables[0] if tables else torch.zeros(())
     sizes = dict(plan.structure.sizes)
-    tables += [tables[0].new_zeros([sizes[each] for each in probe.inputs]) for probe in plan.probes]
+    tables += [like.new_zeros([sizes[each] for each in probe.inputs]) for probe in plan.probes]
+    if not tables:
+        return Result(plan, graph, semiring, like)
     if semiring == MAX_SUM:
         tape = sweep.forward(plan, tables, maximum=True, keep=True)
         return Result(plan, graph, semiring, tape.value, tape=tape)

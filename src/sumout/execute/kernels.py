@@ -38,11 +38,21 @@ def log_sum_exp(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return (safe_log((x - shift).exp().sum(dims, keepdim=True)) + shift).squeeze(dims)
 
 
-def log_sum_exp_adjoint(x: Tensor, result: Tensor, grad: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The adjoint of ``log_sum_exp``: the incoming weight, spread in proportion to the probabilities."""
+def log_sum_exp_adjoint(x: Tensor, grad: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The adjoint of ``log_sum_exp``: the incoming weight, spread in proportion to the probabilities.
+
+    They are normalised by their own sum: the rounded logarithm of a large result would cost digits.
+    """
     for dim in sorted(dims):
-        result, grad = result.unsqueeze(dim), grad.unsqueeze(dim)
-    return grad * (x - _finite(result)).exp()
+        grad = grad.unsqueeze(dim)
+    weights = (x - finite_max(x, dims)).exp()
+    return weights * quotient(grad, weights.sum(dims, keepdim=True))
+
+
+def quotient(grad: Tensor, total: Tensor) -> Tensor:
+    """``grad / total``, zero where the total is: what is impossible has no weight to hand on."""
+    possible = total > 0
+    return torch.where(possible, grad / torch.where(possible, total, 1.0), 0.0)
 
 
 class Product(NamedTuple):
@@ -50,7 +60,7 @@ class Product(NamedTuple):
 
     - ``matrix``: shifted exponentials of both operands and their matrix product;
     - ``vector``: the shifted exponential of the joint table and its sums (``b`` is not used);
-    - ``logs``: both log-tables and the logarithm of their product.
+    - ``logs``: both log-tables (``r`` is not used).
     """
 
     how: str
@@ -82,7 +92,7 @@ def log_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, Product]:
     r = a @ b
     if _underflows(x, y, r):
         result = _log_matmul_in_logs(x, y)
-        return result, Product("logs", x, y, result)
+        return result, Product("logs", x, y, result[:0])
     return safe_log(r) + (shift_x + shift_y), Product("matrix", a, b, r)
 
 
@@ -90,9 +100,8 @@ def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The adjoint of ``log_matmul``; with ``grad`` a table of probabilities, these are the operands' beliefs."""
     how, a, b, r = product
     if how == "logs":
-        return _adjoint_in_logs(a, b, r, grad)
-    possible = r > 0
-    weight = torch.where(possible, grad / torch.where(possible, r, 1.0), 0.0)
+        return _adjoint_in_logs(a, b, grad)
+    weight = quotient(grad, r)
     if how == "matrix":
         return a * (weight @ b.mT), b * (a.mT @ weight)
     belief = a * weight
@@ -109,10 +118,6 @@ def max_matmul(x: Tensor, y: Tensor) -> Tensor:
     for k in range(1, x.shape[-1]):
         result = torch.maximum(result, x[..., :, k, None] + y[..., None, k, :])
     return result
-
-
-def _finite(x: Tensor) -> Tensor:
-    return x.clamp(min=torch.finfo(x.dtype).min)
 
 
 def _underflows(x: Tensor, y: Tensor, r: Tensor) -> bool:
@@ -145,14 +150,11 @@ def _log_matmul_in_logs(x: Tensor, y: Tensor) -> Tensor:
     )
 
 
-def _adjoint_in_logs(x: Tensor, y: Tensor, result: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _adjoint_in_logs(x: Tensor, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     size = _left_chunks(x, y)
     grads_x, grad_y = [], torch.zeros_like(y)
-    for part, part_result, part_grad in zip(
-        x.split(size, -2), result.split(size, -2), grad.split(size, -2), strict=True
-    ):
-        joint = part.unsqueeze(-1) + y.unsqueeze(-3) - _finite(part_result).unsqueeze(-2)
-        belief = joint.exp() * part_grad.unsqueeze(-2)
+    for part, part_grad in zip(x.split(size, -2), grad.split(size, -2), strict=True):
+        belief = log_sum_exp_adjoint(part.unsqueeze(-1) + y.unsqueeze(-3), part_grad, (part.ndim - 1,))
         grads_x.append(belief.sum(-1))
         grad_y = grad_y + belief.sum(-3)
     return torch.cat(grads_x, -2), grad_y

@@ -20,7 +20,6 @@ class Record(NamedTuple):
     """What the backward sweep or the choice of an assignment needs of one group: no more is kept."""
 
     operands: tuple[Tensor, ...] = ()
-    result: Tensor | None = None
     product: kernels.Product | None = None
 
 
@@ -80,7 +79,7 @@ def _run(group: Group, operands: tuple[Tensor, ...], maximum: bool) -> tuple[Ten
     x = operands[0]
     if group.kind == "sum":
         result = x.amax(group.positions) if maximum else kernels.log_sum_exp(x, group.positions)
-        return result, Record(operands, result)
+        return result, Record(operands)
     if group.kind == "product":
         result = x.sum(group.positions) if group.positions else x
         return result * group.times if group.times != 1.0 else result, Record()
@@ -144,8 +143,7 @@ def backward(plan: EliminationPlan, tape: Tape, grad: Tensor, factors: int) -> l
 
 def _adjoint(group: Group, record: Record, grad: Tensor) -> tuple[Tensor, ...]:
     if group.kind == "sum":
-        assert record.result is not None
-        return (kernels.log_sum_exp_adjoint(record.operands[0], record.result, grad, group.positions),)
+        return (kernels.log_sum_exp_adjoint(record.operands[0], grad, group.positions),)
     if group.kind == "product":
         if group.times != 1.0:
             grad = grad * group.times

@@ -33,8 +33,10 @@ def check(graph: GraphData) -> None:
     _check_states(graph)
     for factor in graph.factors:
         _check_inputs(graph, factor)
-        _check_data(graph, factor)
+        _check_table(graph, factor)
     _check_agreement(graph)
+    for factor in graph.factors:
+        _check_values(factor)
 
 
 def _check_names(graph: GraphData) -> None:
@@ -111,7 +113,7 @@ def _check_inputs(graph: GraphData, factor: Factor) -> None:
             )
 
 
-def _check_data(graph: GraphData, factor: Factor) -> None:
+def _check_table(graph: GraphData, factor: Factor) -> None:
     data = factor.data
     if not isinstance(data, torch.Tensor) or not data.dtype.is_floating_point:
         found = data.dtype if isinstance(data, torch.Tensor) else type(data).__name__
@@ -126,8 +128,11 @@ def _check_data(graph: GraphData, factor: Factor) -> None:
             f"sizes ({listed})."
         )
     _check_scale(f"The factor {factor.name!r}", factor.scale)
+
+
+def _check_values(factor: Factor) -> None:
     # The largest entry is NaN if any is, +inf if any other is.
-    if data.numel() and not data.detach().max().item() < math.inf:
+    if factor.data.numel() and not factor.data.detach().max().item() < math.inf:
         raise GraphError(
             f"The table of factor {factor.name!r} contains NaN or +inf. Entries are log-values: finite, "
             "or -inf for probability zero."

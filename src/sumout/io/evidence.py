@@ -20,8 +20,8 @@ def read_evidence(path: str | os.PathLike[str]) -> dict[str, State]:
     - UAI: ``count variable state variable state ...``, whole numbers; also with the number of samples before
       it, which must be 1. An empty file, or ``0``, is no evidence.
     - JSON: one object, ``{"name": "label"}`` or ``{"name": position}``.
-    - Text: a line ``NAME=STATE`` (or ``NAME STATE``) per variable; blank lines and those that start with ``#``
-      are skipped.
+    - Text: a line ``NAME=STATE`` (or ``NAME STATE``) per variable; blank lines and those that start with
+      ``#`` are skipped.
 
     Args:
         path: the file.

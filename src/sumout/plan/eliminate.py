@@ -84,21 +84,21 @@ class _Eliminator:
 
     def _components(self, entries: list[_Entry], local: set[str]) -> list[list[_Entry]]:
         """Groups of entries that are connected by shared local variables."""
-        group_of: dict[str, list[_Entry]] = {}
-        groups: dict[int, list[_Entry]] = {}
-        for entry in entries:
-            group = [entry]
-            for each in self.dims[entry.node]:
-                other = group_of.get(each) if each in local else None
-                if other is not None and other is not group:
-                    small, large = sorted((group, other), key=len)
-                    large += small
-                    groups.pop(id(small), None)
-                    for moved in small:
-                        group_of.update((dim, large) for dim in self.dims[moved.node] if dim in local)
-                    group = large
-            group_of.update((each, group) for each in self.dims[entry.node] if each in local)
-            groups[id(group)] = group
+        leader: dict[str, str] = {}
+
+        def find(name: str) -> str:
+            while leader.setdefault(name, name) != name:
+                leader[name] = leader[leader[name]]
+                name = leader[name]
+            return name
+
+        scopes = [[each for each in self.dims[entry.node] if each in local] for entry in entries]
+        for scope in scopes:
+            for each in scope[1:]:
+                leader[find(each)] = find(scope[0])
+        groups: dict[str | int, list[_Entry]] = {}
+        for entry, scope in zip(entries, scopes, strict=True):
+            groups.setdefault(find(scope[0]) if scope else entry.node, []).append(entry)
         return list(groups.values())
 
     def _contract(self, component: list[_Entry], local: set[str]) -> _Entry:

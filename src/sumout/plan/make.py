@@ -57,6 +57,7 @@ def make_plan(
     Raises:
         PlanError: if the plates are not tree-shaped, or factors of one variable have different scales.
 
+    >>> from sumout.plan import FactorShape
     >>> chain = Structure(
     ...     factors=tuple(FactorShape((f"x{t}", f"x{t + 1}")) for t in range(8)),
     ...     sizes=tuple((f"x{t}", 3) for t in range(9)),

@@ -35,7 +35,7 @@ def pairs_from_order(problem: Problem, order: Iterable[str]) -> Pairs:
 
     >>> sizes = dict.fromkeys("abc", 2)
     >>> pairs_from_order(Problem([frozenset("ab"), frozenset("bc"), frozenset("a")], frozenset("c"), sizes), "ab")
-    [(2, 0), (1, 3)]
+    [(2, 0), (3, 1)]
     """
     live: dict[int, frozenset[str]] = dict(enumerate(problem.operands))
     users: dict[str, set[int]] = {}

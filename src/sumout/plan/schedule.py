@@ -109,7 +109,8 @@ def _canonical(step: Step, dims: Sequence[tuple[str, ...]], sizes: Mapping[str, 
     """Puts the operands of a product into the order that reads first, so that mirror images are alike."""
     pattern = _pattern(step, dims, sizes)
     if step.kind != "contract":
-        return step, pattern
+        # The operand's dimensions may have been put into another order than the step was made for.
+        return step._replace(out=tuple(each for each in dims[step.args[0]] if each not in step.over)), pattern
     lhs, rhs = step.args
     ranks = len(dims[rhs]) - len(dims[lhs])
     mirrored = step._replace(args=(rhs, lhs), out=_out_dims(dims[rhs], dims[lhs], step.over))

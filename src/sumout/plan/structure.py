@@ -38,7 +38,8 @@ def readouts(structure: Structure, names: Iterable[str]) -> tuple[dict[str, int]
 
     The derivative of ``log_z`` by a factor's log-table is the factor's belief, which shows the marginal of a
     variable if the table runs over the variable and all its plates. Where no table does, a factor of ones (a
-    probe) that does is to be added: it changes nothing but has a belief of its own.
+    probe) that does is to be added: it changes nothing but has a belief of its own. A variable that no factor
+    mentions gets a probe even if its marginal is not wanted, for its states count all the same.
 
     Returns:
         For each name the index of a factor, counting the probes after the structure's own factors; the probes.
@@ -57,12 +58,14 @@ def readouts(structure: Structure, names: Iterable[str]) -> tuple[dict[str, int]
         for name in factor.inputs:
             if ordinals.get(name, frozenset((None,))) <= set(factor.inputs):
                 smallest[name] = min(smallest.get(name, (elements, index)), (elements, index))
+    mentioned = {name for factor in structure.factors for name in factor.inputs}
+    wanted = tuple(names)
     found: dict[str, int] = {}
     probes: list[FactorShape] = []
-    for name in names:
+    for name in (*wanted, *(each for each in ordinals if each not in mentioned and each not in wanted)):
         if name in smallest:
             found[name] = smallest[name][1]
         else:
             found[name] = len(structure.factors) + len(probes)
             probes.append(FactorShape((*sorted(ordinals[name]), name), ordinals[name], None))
-    return found, tuple(probes)
+    return {name: found[name] for name in wanted}, tuple(probes)

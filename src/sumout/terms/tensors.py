@@ -44,7 +44,7 @@ def tensor_to_funsor(
             raise GraphError(f"order={tuple(order)} leaves out {unlisted}, on which the tensor depends.")
         asked = tuple(name for name in order if name in sizes)
         event = range(len(names), data.dim())
-        data, names = data.permute(*(names.index(name) for name in asked), *event), asked
+        data, names = data.permute((*(names.index(name) for name in asked), *event)), asked
     return named_tensor(data, names, dtype)
 
 
@@ -59,8 +59,8 @@ def tensor_to_data(term: Any, name_to_dim: Mapping[str, int]) -> torch.Tensor:
     names = sorted(term.inputs, key=lambda name: name_to_dim[name])
     positions = tuple(tuple(term.inputs).index(name) for name in names)
     data: torch.Tensor = term.data
-    data = data.permute(*positions, *range(len(names), data.dim()))
+    data = data.permute((*positions, *range(len(names), data.dim())))
     batch_shape = [1] * rank
     for name in names:
         batch_shape[name_to_dim[name]] = term.inputs[name].size
-    return data.reshape(*batch_shape, *term.output.shape)
+    return data.reshape((*batch_shape, *term.output.shape))

@@ -12,7 +12,8 @@ from sumout.errors import PlateError
 def expand_to_plates(msg: Message) -> None:
     """Expands the distribution of a sample site along the plates that the site has met so far.
 
-    Nothing is copied: an expanded dimension has stride zero, by which one sees later that nothing varies along it.
+    Nothing is copied: an expanded dimension has stride zero, by which one sees later that nothing varies
+    along it.
 
     Raises:
         PlateError: if the batch shape has another size than the plate along the plate's dimension.

@@ -17,6 +17,9 @@ from sumout.effects.messenger import Messenger
 from sumout.effects.stack import state
 from sumout.errors import PlateError
 
+ANY_SIZE = -1
+"""The size of a plate that was given none; torch's sign for a size that is left open."""
+
 
 class _Place(threading.local):
     """Where a plate stands in this thread: one plate object may be used by several."""
@@ -30,8 +33,8 @@ class _Place(threading.local):
 class IndepMessenger(Messenger):
     """Records an independence context on every site inside; ``plate`` builds on it.
 
-    Entered with ``with`` it is a tensor dimension, iterated it is a loop; one object is used in one way only. A
-    dimension that is given automatically is kept for later uses of the same object.
+    Entered with ``with`` it is a tensor dimension, iterated it is a loop; one object is used in one way only.
+    A dimension that is given automatically is kept for later uses of the same object.
 
     Args:
         name: tells the context from others.
@@ -56,7 +59,7 @@ class IndepMessenger(Messenger):
     ) -> None:
         super().__init__()
         self.name = name
-        self.size = _checked_size(name, size)
+        self.size = ANY_SIZE if size == ANY_SIZE else checked_size(name, size)
         self.device = device
         self._indices: Any = None
         self._place = _Place(dim, self._frame(dim, 0))
@@ -78,6 +81,10 @@ class IndepMessenger(Messenger):
     def indices(self) -> Tensor:
         """The elements: ``0, ..., size - 1``."""
         if self._indices is None:
+            if self.size == ANY_SIZE:
+                raise PlateError(
+                    f"Plate {self.name!r} has no size, so its elements are not known. Give it one."
+                )
             self._indices = torch.arange(self.size, device=self.device)
         indices: Tensor = self._indices
         return indices
@@ -85,7 +92,6 @@ class IndepMessenger(Messenger):
     def __enter__(self) -> Any:
         place = self._place
         if place.iterated:
-            # A handler above the stack's bottom is left by __iter__ itself, so this entry is the user's.
             raise PlateError(
                 f"Plate {self.name!r} is iterated and entered with 'with'. Make two plates, one for each use."
             )
@@ -131,13 +137,14 @@ class IndepMessenger(Messenger):
         msg.value = msg.cond_indep_stack
 
 
-def _checked_size(name: str, size: SupportsIndex) -> int:
+def checked_size(name: str, size: SupportsIndex) -> int:
+    """The size as a positive integer, or a PlateError."""
     try:
         number = operator.index(size)
     except TypeError:
         raise PlateError(
             f"Plate {name!r} has size {size!r}; a size is an integer, e.g. plate({name!r}, len(data))."
         ) from None
-    if number == 0 or number < -1:
+    if number < 1:
         raise PlateError(f"Plate {name!r} has size {number}; a plate has at least one element.")
     return number

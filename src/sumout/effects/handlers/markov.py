@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
@@ -18,27 +18,28 @@ Self = TypeVar("Self", bound="MarkovMessenger")
 
 
 class _Contexts(threading.local):
-    """The names of the sites of each context, and where this thread stands among the contexts.
-
-    ``chain`` is a token for all contexts between entering the first and leaving it.
-    """
+    """The names of the sites of each context, and where this thread stands among the contexts."""
 
     def __init__(self) -> None:
         self.position = -1
         self.names: list[set[str]] = []
-        self.chain: object = None
+        self.left: dict[int, set[str]] = {}
+        """Position -> the sites of the context that was left there last."""
+        self.last = False
 
 
 class MarkovMessenger(ReentrantMessenger):
     """Each time it is entered anew, a context begins that sees the last ``history`` contexts before it.
 
-    On every sample site it writes into ``infer``: ``_markov_scope``, which counts for every site in reach in how
-    many of the enclosing chains it is in reach; ``_markov_near_scope``, the same for one step more;
-    ``_markov_depth``, the number of enclosing chains; ``_markov_chain``, a token of the outermost of them.
+    On every sample site it writes into ``infer``: ``_markov_scope``, which counts for every site in reach in
+    how many of the enclosing chains it is in reach; ``_markov_near_scope``, the same for one step more;
+    ``_markov_depth``, the number of enclosing chains; ``_markov_last``, whether this is known to be the last
+    step of all of them.
 
     Args:
         history: the number of earlier contexts that are in reach.
-        keep: whether contexts that were left are remembered, so that branches at the same level see each other.
+        keep: whether contexts that were left are remembered, so that branches at the same level see each
+            other.
         dim: not supported yet.
         name: not supported yet.
 
@@ -64,8 +65,7 @@ class MarkovMessenger(ReentrantMessenger):
     def __enter__(self: Self) -> Self:
         contexts = self._contexts
         contexts.position += 1
-        if contexts.position == 0:
-            contexts.chain = object()
+        contexts.left.pop(contexts.position + 1, None)
         if len(contexts.names) <= contexts.position:
             contexts.names.append(set())
         return super().__enter__()
@@ -75,7 +75,7 @@ class MarkovMessenger(ReentrantMessenger):
     ) -> bool | None:
         contexts = self._contexts
         if not self.keep:
-            contexts.names.pop()
+            contexts.left[contexts.position] = contexts.names.pop()
         contexts.position -= 1
         return super().__exit__(exc_type, exc, trace)
 
@@ -95,8 +95,10 @@ class MarkovMessenger(ReentrantMessenger):
             near.update(names)
         if here > self.history:
             near.update(contexts.names[here - self.history - 1])
+        for left in (here, here + 1):  # a neighbouring branch, or one that started from here
+            near.update(contexts.left.get(left, ()))
         infer["_markov_depth"] = 1 + infer.get("_markov_depth", 0)
-        infer["_markov_chain"] = contexts.chain
+        infer["_markov_last"] = contexts.last and infer.get("_markov_last", True)
         contexts.names[here].add(msg.name or "")
 
 
@@ -108,9 +110,12 @@ class MarkovIterator(MarkovMessenger, Generic[T]):
         self._iterable = iterable
 
     def __iter__(self) -> Iterator[T]:
+        # Where the number of steps is not known, none is known to be the last.
+        steps = len(self._iterable) if isinstance(self._iterable, Sized) else 0
         with ExitStack() as entered:
-            for value in self._iterable:
+            for step, value in enumerate(self._iterable, start=1):
                 entered.enter_context(self)
+                self._contexts.last = step == steps
                 yield value
 
 
@@ -131,9 +136,9 @@ def markov(
 ) -> Any:
     """Declares that each step depends on the last ``history`` steps alone.
 
-    It is a loop (``for t in markov(range(T))``), a decorator of a recursive function (``@markov``), or a context
-    manager that is entered once for each step (``with markov() as chain: ...``). Enumerated sites of steps out of
-    reach give their tensor dimensions to new ones, so a chain of any length needs few.
+    It is a loop (``for t in markov(range(T))``), a decorator of a recursive function (``@markov``), or a
+    context manager that is entered once for each step (``with markov() as chain: ...``). Enumerated sites of
+    steps out of reach give their tensor dimensions to new ones, so a chain of any length needs few.
 
     Args:
         fn: what is iterated, or the function; absent for a context manager or a decorator with arguments.

@@ -39,7 +39,7 @@ class PlateMessenger(SubsampleMessenger):
             expand_to_plates(msg)
 
     def _pyro_post_sample(self, msg: Message) -> None:
-        """Compares data with the plate: a value that was given has its size, or size one, along its dimension."""
+        """Compares data with the plate: they have its size, or size one, along its dimension."""
         value, size, dim = msg.value, self.subsample_size, self._place.frame.dim
         if dim is None or not msg.is_observed or not isinstance(value, Tensor) or size < 0:
             return
@@ -49,9 +49,10 @@ class PlateMessenger(SubsampleMessenger):
         axis = dim - event_dim
         if value.dim() >= -axis and value.shape[axis] not in (1, size):
             raise PlateError(
-                f"Site {msg.name!r} observes data of shape {tuple(value.shape)}: {value.shape[axis]} along dim {dim}, "
-                f"which is plate {self.name!r} of size {size}; its distribution has batch shape "
-                f"{tuple(msg.fn.batch_shape)}. Give the plate the size of the data, or data[indices] to a subsample."
+                f"Site {msg.name!r} observes data of shape {tuple(value.shape)}: {value.shape[axis]} along "
+                f"dim {dim}, which is plate {self.name!r} of size {size}; its distribution has batch shape "
+                f"{tuple(msg.fn.batch_shape)}. Give the plate the size of the data, "
+                "or a subsample its data[indices]."
             )
 
 
@@ -82,6 +83,7 @@ def block_plate(name: str | None = None, dim: int | None = None, *, strict: bool
         if strict and len(blocked) != 1:
             wanted = f"named {name!r}" if dim is None else f"at dim {dim}"
             raise PlateError(
-                f"block_plate found {len(blocked)} active plates {wanted}. Enter the plate first, or say strict=False."
+                f"block_plate found {len(blocked)} active plates {wanted}. "
+                "Enter the plate first, or say strict=False."
             )
         yield

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sumout.distributions import Distribution
 from sumout.effects.frame import CondIndepStackFrame
-from sumout.effects.handlers.indep import IndepMessenger, _checked_size
+from sumout.effects.handlers.indep import ANY_SIZE, IndepMessenger, checked_size
 from sumout.effects.message import Message
 from sumout.effects.stack import apply_stack, state
 from sumout.errors import PlateError
@@ -17,7 +17,8 @@ from sumout.settings import settings
 
 
 class _Subsample(Distribution):  # type: ignore[misc]
-    """A random choice of ``subsample_size`` of the numbers below ``size``, each at most once, in random order.
+    """A random choice of ``subsample_size`` of the numbers below ``size``, each at most once, in random
+    order.
 
     Its log-probability is zero, so that scaled by ``size / subsample_size`` the sites of a plate have the
     expectation that they would have without subsampling.
@@ -74,10 +75,10 @@ class SubsampleMessenger(IndepMessenger):
                 raise PlateError(
                     f"Plate {name!r} is subsampled but has no size. Give it: plate({name!r}, size, ...)."
                 )
-            full = chosen = -1  # torch's sign for "any size"
+            full = chosen = ANY_SIZE
         else:
-            full = _checked_size(name, size)
-            wanted = None if subsample_size is None else _checked_size(name, subsample_size)
+            full = checked_size(name, size)
+            wanted = None if subsample_size is None else checked_size(name, subsample_size)
             subsample = _choose(name, full, wanted, subsample, device)
             chosen = len(subsample)
             _check_choice(name, full, wanted, subsample)
@@ -110,8 +111,9 @@ class SubsampleMessenger(IndepMessenger):
             return
         if value.shape[axis] != self.size:
             raise PlateError(
-                f"{statement} has shape {tuple(value.shape)}: {value.shape[axis]} along dim {self.dim}, which is plate "
-                f"{self.name!r} of size {self.size}. Give it size {self.size} (or 1) there, or another event_dim."
+                f"{statement} has shape {tuple(value.shape)}: {value.shape[axis]} along dim "
+                f"{self.dim}, which is plate {self.name!r} of size {self.size}. Give it size {self.size} "
+                "(or 1) there, or another event_dim."
             )
         if self.subsample_size < self.size:
             part = value.index_select(axis, torch.as_tensor(self._indices, device=value.device))
@@ -138,7 +140,8 @@ def _check_choice(name: str, size: int, subsample_size: int | None, subsample: A
     chosen = len(subsample)
     if chosen == 0 or chosen > size:
         raise PlateError(
-            f"Plate {name!r} has {size} elements and a subsample of {chosen}. Give between 1 and {size} of them."
+            f"Plate {name!r} has {size} elements and a subsample of {chosen}. "
+            f"Give between 1 and {size} of them."
         )
     if subsample_size is not None and chosen != subsample_size:
         raise PlateError(

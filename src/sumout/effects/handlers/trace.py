@@ -154,5 +154,5 @@ def trace(
     >>> list(trace(model).get_trace(0.0))
     ['_INPUT', 'z', '_RETURN']
     """
-    handled: Any = _form(fn, graph_type=graph_type, param_only=param_only)  # type: ignore[arg-type]
+    handled: Any = _form(fn, graph_type=graph_type, param_only=param_only)
     return handled  # type: ignore[no-any-return]

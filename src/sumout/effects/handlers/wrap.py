@@ -35,11 +35,11 @@ class Handler(Protocol[P, M_co]):
     def __call__(self, fn: Callable[Q, T], *args: P.args, **kwargs: P.kwargs) -> Callable[Q, T]: ...
 
 
-def wrap(messenger: Callable[P, M]) -> Handler[P, M]:
+def wrap(cls: Callable[P, M]) -> Handler[P, M]:
     """The function form of a messenger class, named after it (``InferConfigMessenger``: ``infer_config``).
 
     Args:
-        messenger: a subclass of ``Messenger``; its arguments follow ``fn`` in the function form.
+        cls: a subclass of ``Messenger``; its arguments follow ``fn`` in the function form.
 
     The function form raises ``ValueError`` where its first argument is neither a function nor absent.
 
@@ -50,30 +50,25 @@ def wrap(messenger: Callable[P, M]) -> Handler[P, M]:
     >>> halve(len)([1, 2]), halve.__name__, str(inspect.signature(halve))
     (2, 'halve', '(fn=None)')
     """
-    cls = cast("type[M]", messenger)
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__.removesuffix("Messenger")).lower()
 
-    def handler(fn: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Any:
+    parameters = list(inspect.signature(cls).parameters.values())
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+    def handler(fn: Any = None, *args: Any, **kwargs: Any) -> Any:
         if fn is not None and not callable(fn):
-            own = [parameter for parameter in inspect.signature(cls).parameters if parameter != "fn"]
-            example = f"{name}({own[0]}=...)" if own else f"{name}()"
+            example = f"{name}({parameters[0].name}=...)" if parameters else f"{name}()"
             raise ValueError(
                 f"{name} takes a function first and was given {_brief(fn)}. "
                 f"Pass the handler's own arguments by keyword, e.g. {example}."
             )
-        handling = cls(*args, **kwargs)
-        return handling if fn is None else handling(fn)
+        messenger = cls(*args, **kwargs)
+        return messenger if fn is None else messenger(fn)
 
-    first = inspect.Parameter("fn", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
-    # After a parameter with a default none may lack one, though data is still required: hence keyword-only.
-    rest = [
-        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
-        else each
-        for each in inspect.signature(cls).parameters.values()
-    ]
-    rest.sort(key=lambda parameter: parameter.kind)
-    handler.__signature__ = inspect.Signature([first, *rest])  # type: ignore[attr-defined]
+    # A signature may not show a default for fn if a parameter without one follows.
+    needy = any(each.default is each.empty and each.kind is positional for each in parameters)
+    first = inspect.Parameter("fn", positional, default=inspect.Parameter.empty if needy else None)
+    handler.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
     handler.__name__ = handler.__qualname__ = name
     handler.__module__ = cls.__module__
     handler.__doc__ = cls.__doc__

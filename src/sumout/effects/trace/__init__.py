@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sumout.effects.trace.container import Nodes, Trace
+from sumout.effects.trace.container import Nodes, Trace, prune_subsample_sites
 from sumout.effects.trace.edges import dense_edges
 from sumout.effects.trace.sites import allow_all_sites, site_is_factor, site_is_subsample
 
@@ -11,6 +11,7 @@ __all__ = [
     "Trace",
     "allow_all_sites",
     "dense_edges",
+    "prune_subsample_sites",
     "site_is_factor",
     "site_is_subsample",
 ]

@@ -14,7 +14,7 @@ from sumout.effects.message import Message
 from sumout.effects.trace.edges import Edges, topological_order
 from sumout.effects.trace.packing import Symbols, pack_site
 from sumout.effects.trace.shapes import append_to_message, format_shapes
-from sumout.effects.trace.sites import allow_all_sites
+from sumout.effects.trace.sites import allow_all_sites, site_is_subsample
 from sumout.errors import DuplicateSiteError, ModelError
 from sumout.settings import settings
 
@@ -256,6 +256,14 @@ class Trace:
     def nonreparam_stochastic_nodes(self) -> list[str]:
         """The names of the unobserved sample sites whose values do not carry gradients."""
         return [name for name, site in self.iter_stochastic_nodes() if not _is_reparameterized(site)]
+
+
+def prune_subsample_sites(trace: Trace) -> Trace:
+    """A copy without the sites that hold the indices of subsampled plates."""
+    pruned = trace.copy()
+    for name in [name for name, site in trace.nodes.items() if site_is_subsample(site)]:
+        pruned.remove_node(name)
+    return pruned
 
 
 def _is_latent(site: Message) -> bool:

@@ -1,0 +1,101 @@
+"""How the command line is read, and how it complains: in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from sumout.errors import EvidenceError, GraphError, ParseError, SumoutError
+
+BAD_INPUT = 2
+NO_ANSWER = 1
+_EVIDENCE = ("--evidence", "-e")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class OneLineErrors(click.Group):
+    """A group of commands that turns every expected error into one line on stderr and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs the command; see ``click.Command.main``."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            _fail(error.format_message(), error.exit_code)
+        except click.Abort:
+            _fail("interrupted", 130)
+        except (ParseError, EvidenceError, GraphError) as error:
+            _fail(str(error), BAD_INPUT)
+        except SumoutError as error:
+            _fail(str(error), NO_ANSWER)
+        except MemoryError:
+            _fail("out of memory", NO_ANSWER)
+        except OSError as error:
+            _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"sumout: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+class SpreadEvidence(click.Command):
+    """A command whose ``--evidence`` takes several values after one another."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments; see ``click.Command.parse_args``."""
+        return super().parse_args(ctx, spread(args))
+
+
+def spread(args: Sequence[str]) -> list[str]:
+    """Gives every value its own ``--evidence``, which is what click understands.
+
+    >>> spread(["--evidence", "A=x", "B=y", "net.bif", "--json"])
+    ['--evidence', 'A=x', '--evidence', 'B=y', 'net.bif', '--json']
+    """
+    result: list[str] = []
+    opened = following = False  # the next argument is a value; the next may be one
+    for place, arg in enumerate(args):
+        if opened:
+            opened, following = False, True
+        elif arg == "--":
+            return [*result, *args[place:]]
+        elif arg.startswith("-"):
+            opened, following = arg in _EVIDENCE, arg.startswith("--evidence=")
+        elif following and "=" in arg:
+            result.append(_EVIDENCE[0])
+        else:
+            following = False
+        result.append(arg)
+    return result
+
+
+def evidence_options(function: _Function) -> _Function:
+    """Adds the two options that give evidence."""
+    from_file = click.option(
+        "--evidence-file",
+        type=click.Path(exists=True, dir_okay=False, readable=True),
+        help="Evidence in a file: UAI evidence, JSON, or a NAME=STATE line per node.",
+    )
+    given = click.option(
+        *_EVIDENCE,
+        "evidence",
+        multiple=True,
+        metavar="NAME=STATE ...",
+        help="An observed node; the state as label, or as position from 0. "
+        "Repeat it, or give several: A=x B=y, or A=x,B=y.",
+    )
+    return given(from_file(function))

@@ -1,0 +1,245 @@
+"""Parallel enumeration: a discrete site takes all its values at once, along a tensor dimension of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from sumout.distributions import TorchDistributionMixin
+from sumout.effects.frame import CondIndepStackFrame
+from sumout.effects.handlers.wrap import wrap
+from sumout.effects.message import Message
+from sumout.effects.messenger import Messenger
+from sumout.effects.stack import state
+from sumout.errors import EnumerationError
+
+Owners = dict[int, str]
+"""Negative batch dimension -> the enumerated site whose values run along it; shared, so never changed."""
+
+MAX_DIMS = 64  # torch's limit
+MAX_KEPT = 16
+
+
+class _Dims:
+    """Which dimension belongs to which site in one run of a program.
+
+    A site outside of ``markov`` keeps its dimension to the end. Sites inside give theirs to later sites that
+    cannot see them. Sites one step out of reach keep theirs too: a program that reaches further back than its
+    history says then meets a dimension that nobody in reach owns, which can be told, and not another site's.
+    The sites of a loop's last step keep theirs as well, so that a program can go on from where a chain
+    arrived, until a loop over a plate moves on to its next element, or when they are too many (``MAX_KEPT``).
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.lasting: Owners = {}
+        self.leftmost = first + 1
+        self.kept: dict[int, tuple[CondIndepStackFrame, ...]] = {}
+        """Those of ``lasting`` that belong to last steps -> the elements of looped plates they are in."""
+        self.depths: dict[str, int] = {}
+        """Sites in markov -> the number of chains they lie in."""
+        self.passed: dict[str, Owners] = {}
+        """Sites in markov -> the dimensions of their values."""
+
+    def visible(self, msg: Message) -> Owners:
+        """The owners of all dimensions that the site may use."""
+        if self.kept:
+            self._forget_other_elements(msg.cond_indep_stack)
+        scope = msg.infer.get("_markov_scope")
+        if scope is None:
+            return self.lasting
+        self.depths[msg.name or ""] = msg.infer["_markov_depth"]
+        return {**self.lasting, **self._in_reach(scope)}
+
+    def _in_reach(self, scope: Mapping[str, int], missing: int = 0) -> Owners:
+        """The dimensions of the sites that are in reach of all the chains they lie in but ``missing``."""
+        owners: Owners = {}
+        depths, passed = self.depths, self.passed
+        for name, depth in scope.items():
+            if name in passed and depths[name] - depth <= missing:
+                owners.update(passed[name])
+        return owners
+
+    def _forget_other_elements(self, plates: tuple[CondIndepStackFrame, ...]) -> None:
+        gone = [dim for dim, loops in self.kept.items() if loops and not set(loops) <= set(plates)]
+        if gone:
+            for dim in gone:
+                del self.kept[dim]
+            self.lasting = {dim: name for dim, name in self.lasting.items() if dim not in gone}
+            self.leftmost = min(self.lasting, default=self.first + 1)
+
+    def allocate(self, msg: Message, owners: Owners) -> int:
+        """A dimension for the values of the site, which sees the given owners."""
+        infer, batch_shape = msg.infer, msg.fn.batch_shape
+        in_markov = "_markov_scope" in infer
+        last = in_markov and infer["_markov_last"] and len(self.kept) < MAX_KEPT
+        taken: Collection[int] = ()
+        dim = self.leftmost - 1
+        if in_markov and not last:
+            taken = owners.keys() | self._in_reach(infer["_markov_near_scope"], missing=1).keys()
+            dim = self.first
+        rank = len(batch_shape)
+        # A dimension in which the distribution varies is one that a site out of reach owned, or that nobody
+        # declared.
+        while dim in taken or (rank >= -dim and batch_shape[dim] != 1):
+            dim -= 1
+        self.leftmost = min(self.leftmost, dim)
+        if last:
+            self.kept[dim] = tuple(frame for frame in msg.cond_indep_stack if frame.dim is None)
+        if last or not in_markov:
+            self.lasting = {**self.lasting, dim: msg.name or ""}
+        return dim
+
+    def pass_on(self, msg: Message) -> None:
+        """Notes along which dimensions the value of a site in markov runs: those that see it see them."""
+        value = msg.value
+        if not isinstance(value, Tensor):
+            return
+        shape = value.shape[: value.dim() - msg.fn.event_dim]
+        rank = len(shape)
+        runs_along = {
+            dim: name for dim, name in (msg.enum_dims or {}).items() if rank >= -dim and shape[dim] > 1
+        }
+        if runs_along:
+            self.passed[msg.name or ""] = runs_along
+
+
+class _Run(threading.local):
+    """The run that is going on in this thread."""
+
+    dims: _Dims | None = None
+
+
+class EnumMessenger(Messenger):
+    """Gives every site marked ``infer={"enumerate": "parallel"}`` all its values, along a dimension of its
+    own.
+
+    Observed sites and others are left alone. Each sample site is told whose the dimensions are: ``enum_dims``
+    maps dimensions of its log-probability to names of enumerated sites, ``enum_dim`` is its own.
+
+    Args:
+        first_available_dim: the first batch dimension, counted from the right, that no plate uses; this one
+            and all left of it are used. Inside another ``enum`` it may be left out: the two share their
+            dimensions.
+
+    Raises:
+        EnumerationError: when the program runs, if a marked site has no finite support, a plate uses the
+            dimensions meant for enumeration, or there are more dimensions than torch can take.
+
+    >>> import sumout.distributions as dist
+    >>> from sumout.effects.primitives.sample import sample
+    >>> with EnumMessenger(first_available_dim=-2):
+    ...     sample("z", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+    tensor([[0.],
+            [1.]])
+    """
+
+    def __init__(self, first_available_dim: int | None = None) -> None:
+        if first_available_dim is not None and first_available_dim >= 0:
+            raise ValueError(
+                f"enum has first_available_dim={first_available_dim}; dimensions are counted from the right. "
+                "Give -1 minus the number of nested plates."
+            )
+        super().__init__()
+        self.first_available_dim = first_available_dim
+        self._run = _Run()
+
+    def __enter__(self) -> EnumMessenger:
+        if self.first_available_dim is not None:
+            self._run.dims = _Dims(self.first_available_dim)
+        else:
+            around = [frame for frame in state.stack if isinstance(frame, EnumMessenger)]
+            self._run.dims = around[-1]._run.dims if around else None
+        return super().__enter__()
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if not isinstance(msg.fn, TorchDistributionMixin):
+            return
+        wanted = not (msg.done or msg.is_observed) and msg.infer.get("enumerate") == "parallel"
+        dims = self._run.dims
+        if dims is None:
+            if wanted:
+                raise EnumerationError(
+                    f"Site {msg.name!r} is to be enumerated, but enum was given no first_available_dim. "
+                    "Give -1 minus the number of nested plates."
+                )
+            return
+        for frame in msg.cond_indep_stack:
+            if frame.dim is not None and frame.dim <= dims.first:
+                raise EnumerationError(
+                    f"Plate {frame.name!r} uses dim {frame.dim} at site {msg.name!r}, but enumeration "
+                    f"uses the dimensions from {dims.first} leftwards. "
+                    f"Give enum(first_available_dim={frame.dim - 1})."
+                )
+        owners = dims.visible(msg)
+        if wanted:
+            value = _support(msg)
+            dim = dims.allocate(msg, owners)
+            owners = {**owners, dim: msg.name or ""}
+            msg.value = _move(msg, value, dim)
+            msg.enum_dim = dim
+            msg.done = True
+        msg.enum_dims = owners if msg.enum_dims is None else {**owners, **msg.enum_dims}
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        dims = self._run.dims
+        if dims is not None and msg.name in dims.depths and isinstance(msg.fn, TorchDistributionMixin):
+            dims.pass_on(msg)
+
+
+def _support(msg: Message) -> Tensor:
+    """All values of the site's distribution along a new leftmost dimension."""
+    fn, infer = msg.fn, msg.infer
+    if infer.get("num_samples") is not None:
+        raise EnumerationError(
+            f"Site {msg.name!r} asks for num_samples={infer['num_samples']}: enumeration by samples is not "
+            "supported yet. Leave num_samples out to enumerate exactly."
+        )
+    try:
+        if not fn.has_enumerate_support:
+            raise NotImplementedError
+        support: Tensor = fn.enumerate_support(expand=infer.get("expand", False))
+    except NotImplementedError as error:
+        reason = f" ({error})" if str(error) else ""
+        raise EnumerationError(
+            f"Site {msg.name!r} cannot be enumerated: {_name(fn)} has no finite support that is the "
+            f"same for all of its batch{reason}. Observe the site, truncate its support to a "
+            "Categorical, or take the mark infer={'enumerate': 'parallel'} away."
+        ) from error
+    return support
+
+
+def _move(msg: Message, value: Tensor, dim: int) -> Tensor:
+    """The values along ``dim``, which is counted in the batch shape."""
+    fn = msg.fn
+    event_shape = fn.event_shape
+    if -dim + len(event_shape) > MAX_DIMS:
+        raise EnumerationError(
+            f"Site {msg.name!r} would be enumerated along dim {dim}, and torch has {MAX_DIMS} dimensions at "
+            "most. Declare which sites depend on which with markov, so that dimensions can be used again: "
+            "for t in markov(range(T)): ..."
+        )
+    size, rank = value.shape[0], len(fn.batch_shape)
+    if value.numel() == size * event_shape.numel():  # nothing varies along the batch
+        moved = value.reshape(size, *[1] * (-1 - dim), *event_shape)
+    elif -dim > rank:
+        moved = value.reshape(size, *[1] * (-1 - dim - rank), *value.shape[1:])
+    else:
+        moved = value.transpose(0, 1 + rank + dim)[0]
+    # Marks the values as all the categories in order, for which Categorical.log_prob needs no gather.
+    mark = getattr(value, "_pyro_categorical_support", None)
+    if mark is not None:
+        moved._pyro_categorical_support = mark  # type: ignore[attr-defined]
+    return moved
+
+
+def _name(fn: Any) -> str:
+    while type(fn).__name__ in ("ExpandedDistribution", "MaskedDistribution", "Independent"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+enum = wrap(EnumMessenger)

@@ -1,0 +1,47 @@
+"""Leaving sites, or elements of them, out of the log-probability."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch import bool as boolean
+
+from sumout.effects.handlers.wrap import wrap
+from sumout.effects.message import Message
+from sumout.effects.messenger import Messenger
+from sumout.errors import ModelError
+
+
+class MaskMessenger(Messenger):
+    """Counts only the elements of sites where the mask is true; masks of nested handlers are combined.
+
+    Args:
+        mask: a boolean, or a boolean tensor that broadcasts with the batch shape of the sites.
+
+    Raises:
+        ModelError: if it is neither.
+
+    >>> import torch
+    >>> from sumout.distributions import Normal
+    >>> from sumout.effects.handlers.trace import trace
+    >>> from sumout.effects.primitives import sample
+    >>> def model():
+    ...     sample("x", Normal(0.0, 1.0).expand([2]), obs=torch.zeros(2))
+    >>> trace(mask(model, mask=torch.tensor([True, False]))).get_trace().nodes["x"]["log_prob"]
+    tensor([-0.9189,  0.0000])
+    """
+
+    def __init__(self, mask: bool | Tensor) -> None:
+        if isinstance(mask, Tensor):
+            if mask.dtype != boolean:
+                raise ModelError(f"A mask is of dtype bool, not {mask.dtype}. Convert it: mask != 0.")
+        elif mask not in (True, False):
+            raise ModelError(f"A mask is a bool or a tensor of dtype bool, not {mask!r}.")
+        self.mask = mask if isinstance(mask, Tensor) else bool(mask)
+
+    def _process_message(self, msg: Message) -> None:
+        msg.mask = self.mask if msg.mask is None else msg.mask & self.mask
+        if msg.type == "get_mask":
+            msg.value = msg.mask
+
+
+mask = wrap(MaskMessenger)

@@ -1,0 +1,84 @@
+"""Running a program again with the values of an earlier run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from sumout.effects.handlers.wrap import wrap
+from sumout.effects.message import Message
+from sumout.effects.messenger import Messenger
+from sumout.effects.trace import Trace
+from sumout.errors import ModelError
+
+
+class ReplayMessenger(Messenger):
+    """Gives sample sites the values they have in a trace, and params the given values.
+
+    Sites that are observed, or not in the trace, are left as they are. What the trace's site has in ``infer`` is
+    added to a copy of the site's own; of two values for one key the trace's holds. Marks of ``markov``
+    belong to a run and are not carried over.
+
+    Args:
+        trace: the earlier run.
+        params: constrained values by name of ``param`` site, as the parameter store gives them.
+
+    Raises:
+        ModelError: if neither is given; and at a site that the trace has as observed, or not as a sample.
+
+    >>> from sumout.distributions import Normal
+    >>> from sumout.effects.handlers.trace import trace
+    >>> from sumout.effects.primitives import sample
+    >>> def model():
+    ...     return sample("z", Normal(0.0, 1.0))
+    >>> before = trace(model).get_trace()
+    >>> bool(replay(model, trace=before)() == before.nodes["z"]["value"])
+    True
+    """
+
+    def __init__(self, trace: Trace | None = None, params: Mapping[str, Tensor] | None = None) -> None:
+        if trace is None and params is None:
+            raise ModelError(
+                "replay takes values from a trace or from params, e.g. replay(model, trace=t)."
+            )
+        self.trace = trace
+        self.params = params
+
+    def _pyro_sample(self, msg: Message) -> None:
+        name = msg.name
+        if self.trace is None or name is None or name not in self.trace.nodes:
+            return
+        before = self.trace.nodes[name]
+        # Where the values of the trace were enumerated, sites that follow from them have their dimensions too.
+        if before.enum_dims is not None:
+            msg.enum_dims = {**before.enum_dims, **(msg.enum_dims or {})}
+        if msg.is_observed:
+            return
+        if before.type != "sample" or before.is_observed:
+            kind = "an observed" if before.type == "sample" else f"a {before.type}"
+            raise ModelError(
+                f"Site {name!r} must be sampled in the replayed trace, where it is {kind} site. "
+                "Replay a trace without it, or observe it here too."
+            )
+        msg.value = before.value
+        msg.done = True
+        msg.enum_dim = before.enum_dim
+        carried = {key: value for key, value in before.infer.items() if not key.startswith("_markov")}
+        msg.infer = {**msg.infer, **carried}
+
+    def _pyro_param(self, msg: Message) -> None:
+        name = msg.name
+        if self.params is None or name is None or name not in self.params:
+            return
+        value = self.params[name]
+        if not hasattr(value, "unconstrained"):
+            raise ModelError(
+                f"The replayed value of param {msg.name!r} does not come from a parameter store: it has no "
+                "unconstrained(). Take it from get_param_store() or from a trace's param site."
+            )
+        msg.value = value
+        msg.done = True
+
+
+replay = wrap(ReplayMessenger)

@@ -1,0 +1,47 @@
+"""Weighting log-probabilities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sumout.effects.handlers.wrap import wrap
+from sumout.effects.message import Message
+from sumout.effects.messenger import Messenger
+from sumout.errors import ModelError
+from sumout.settings import settings
+
+
+class ScaleMessenger(Messenger):
+    """Multiplies the log-probabilities of sites; scales of nested handlers multiply.
+
+    Args:
+        scale: a positive number, or a tensor of such that broadcasts with the batch shape of the sites.
+
+    Raises:
+        ModelError: if it is not positive; a tensor is looked at only while ``settings.validation`` is on.
+
+    >>> import torch
+    >>> from sumout.distributions import Normal
+    >>> from sumout.effects.handlers.trace import trace
+    >>> from sumout.effects.primitives import sample
+    >>> def model():
+    ...     sample("x", Normal(0.0, 1.0), obs=torch.tensor(0.0))
+    >>> trace(scale(model, scale=2.0)).get_trace().log_prob_sum()
+    tensor(-1.8379)
+    """
+
+    def __init__(self, scale: float | Tensor) -> None:
+        if isinstance(scale, Tensor):
+            positive = not settings.validation or bool(torch.all(scale > 0))
+        else:
+            positive = scale > 0
+        if not positive:
+            raise ModelError(f"A scale is positive, not {scale!r}. To leave sites out use mask(mask=False).")
+        self.scale = scale
+
+    def _process_message(self, msg: Message) -> None:
+        msg.scale = self.scale * msg.scale
+
+
+scale = wrap(ScaleMessenger)

@@ -1,0 +1,134 @@
+"""A run of a guide and the run of the model that takes its values, side by side."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from sumout.effects import CondIndepStackFrame, Message, Trace
+from sumout.effects.handlers import BlockMessenger, enum, replay, trace
+from sumout.effects.random_state import get_rng_state, set_rng_state
+from sumout.effects.trace import site_is_subsample
+from sumout.errors import EnumerationError, ModelError, PlateError
+from sumout.infer.program import plate_nesting
+from sumout.settings import settings
+
+Program = Callable[..., Any]
+
+
+class Pair(NamedTuple):
+    """The traces of a model and of the guide whose values it was run with; subsample sites are left out."""
+
+    model: list[Message]
+    guide: list[Message]
+
+
+def frames(site: Message) -> frozenset[CondIndepStackFrame]:
+    """The plates of a site that are tensor dimensions."""
+    return frozenset([frame for frame in site.cond_indep_stack if frame.dim is not None])
+
+
+def trace_pair(
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    first_available_dim: int | None = None,
+) -> tuple[Trace, Trace]:
+    """Runs the guide, then the model with the guide's values.
+
+    Args:
+        model, guide: programs.
+        args, kwargs: the arguments of both.
+        first_available_dim: if given, the model's marked sites that the guide lacks are enumerated.
+
+    Returns:
+        The model's trace and the guide's.
+
+    Raises:
+        ModelError: under validation, if the two disagree on the shape of a site.
+    """
+    guide_trace = trace(guide).get_trace(*args, **kwargs)
+    replayed = replay(model, trace=guide_trace)
+    if first_available_dim is not None:
+        replayed = enum(replayed, first_available_dim=first_available_dim)
+    model_trace = trace(replayed).get_trace(*args, **kwargs)
+    if settings.validation:
+        _check_match(model_trace, guide_trace)
+    return model_trace, guide_trace
+
+
+def sample_sites(trace: Trace) -> list[Message]:
+    """The sample sites of a trace, without the indices that subsampling plates drew."""
+    return [site for site in trace.nodes.values() if site.type == "sample" and not site_is_subsample(site)]
+
+
+def pair_nesting(model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """How many tensor dimensions the plates of both take up, found by running them once, unseen and unmarked.
+
+    No handler outside sees the run, and the random state is put back after it.
+    """
+    before = get_rng_state()
+    try:
+        with BlockMessenger():
+            guide_trace = trace(guide).get_trace(*args, **kwargs)
+            model_trace = trace(replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    finally:
+        set_rng_state(before)
+    return max(plate_nesting(guide_trace), plate_nesting(model_trace))
+
+
+def check_plates(site: Message, log_prob: Tensor) -> None:
+    """Raises PlateError where a log-probability varies along a dimension that no plate of the site declares."""
+    declared = {frame.dim for frame in site.cond_indep_stack}
+    for dim in range(-log_prob.dim(), 0):
+        if log_prob.shape[dim] > 1 and dim not in declared:
+            raise PlateError(
+                f"Site {site.name!r} varies along dim {dim} (size {log_prob.shape[dim]}), which belongs to no plate "
+                "around it. Declare it with a plate, or make it part of the event with .to_event()."
+            )
+
+
+def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
+    model = {site.name: site for site in sample_sites(model_trace) if not site.is_observed}
+    guide = {site.name: site for site in sample_sites(guide_trace) if not site.is_observed}
+    for name, site in guide.items():
+        if name in model:
+            _check_shapes(model[name], site)
+        elif not site.infer.get("is_auxiliary"):
+            warnings.warn(
+                f"Site {name!r} is in the guide but is no latent site of the model. "
+                "Mark it infer={'is_auxiliary': True} if it is meant.",
+                stacklevel=5,
+            )
+    lacking = [name for name, site in model.items() if name not in guide and site.enum_dim is None]
+    for name in lacking:
+        if model[name].infer.get("enumerate") == "sequential":
+            raise EnumerationError(
+                f"Site {name!r} of the model is marked for sequential enumeration, which objectives do not do. "
+                "Mark it infer={'enumerate': 'parallel'} and use TraceEnum_ELBO."
+            )
+    if lacking:
+        warnings.warn(
+            f"Latent sites of the model that the guide lacks are drawn from the prior: {lacking}. Add them to the "
+            "guide, or enumerate the discrete ones (config_enumerate with TraceEnum_ELBO).",
+            stacklevel=5,
+        )
+
+
+def _check_shapes(model: Message, guide: Message) -> None:
+    for attribute in ("event_shape", "batch_shape"):
+        expected, found = getattr(model.fn, attribute, None), getattr(guide.fn, attribute, None)
+        if expected == found or expected is None or found is None:
+            continue
+        enumerated = (model.enum_dims or {}) if attribute == "batch_shape" else {}
+        for dim in range(-max(len(expected), len(found)), 0):
+            sizes = [shape[dim] if len(shape) >= -dim else 1 for shape in (expected, found)]
+            if sizes[0] != sizes[1] and dim not in enumerated:
+                raise ModelError(
+                    f"Site {model.name!r} has {attribute} {tuple(expected)} in the model and {tuple(found)} in the "
+                    "guide. Give both the same plates and the same .to_event()."
+                )

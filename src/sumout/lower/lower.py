@@ -1,0 +1,135 @@
+"""From the record of a program's run to a lazy factor graph.
+
+Every sample site becomes a factor: its log-probability, as a table over the enumerated sites and the plates
+that it really depends on. The plates around the site are the factor's ordinal. Every enumerated site becomes
+a variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from sumout.effects import Message
+from sumout.effects.trace import Trace, site_is_subsample
+from sumout.errors import EnumerationError, PlateError
+from sumout.factors import Factor, FactorGraph, Plate, Variable
+from sumout.lower.log_prob import log_probs
+
+
+def lower(trace: Trace) -> FactorGraph:
+    """The factor graph of a trace.
+
+    Args:
+        trace: recorded under ``enum``, or without it where nothing is to be eliminated.
+
+    Returns:
+        A graph with one factor for each sample site, named after it, and one variable for each enumerated
+        site. The weight of a subsampled plate is kept with the plate, any other ``scale`` with the factor.
+
+    Raises:
+        EnumerationError: if a site depends on an enumerated site that it must not see, for instance one
+            further back than the ``history`` of its ``markov`` context.
+        PlateError: if a tensor dimension at a site belongs to no plate.
+
+    >>> import torch
+    >>> from sumout.effects.handlers import enum, trace
+    >>> from sumout.effects.primitives import plate, sample
+    >>> import sumout.distributions as dist
+    >>> def model():
+    ...     with plate("data", 3):
+    ...         z = sample("z", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+    ...         sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3))
+    >>> graph = lower(trace(enum(model, first_available_dim=-2)).get_trace())
+    >>> [(factor.name, factor.inputs, sorted(factor.plates)) for factor in graph.factors]
+    [('z', ('z',), ['data']), ('x', ('z',), ['data'])]
+    """
+    sites = [site for site in trace.nodes.values() if site.type == "sample" and not site_is_subsample(site)]
+    variables: dict[str, Variable] = {}
+    plates: dict[str, Plate] = {}
+    for site in sites:
+        for frame in site.cond_indep_stack:
+            if frame.dim is not None:
+                plates[frame.name] = Plate(frame.size, frame.scale)
+        if site.enum_dim is not None:
+            assert site.name is not None
+            size = site.value.shape[site.enum_dim - len(site.fn.event_shape)]
+            variables[site.name] = Variable(size, _ordinal(site))
+    order = {name: place for place, name in enumerate(variables)}
+    factors = [_factor(site, log_prob, order) for site, log_prob in zip(sites, log_probs(sites), strict=True)]
+    return FactorGraph(tuple(factors), variables, plates)
+
+
+def lower_site(site: Message) -> Factor:
+    """The factor of a single site; inputs are in the order of their tensor dimensions, leftmost first."""
+    return _factor(site, log_probs([site])[0], {})
+
+
+def _ordinal(site: Message) -> frozenset[str]:
+    return frozenset([frame.name for frame in site.cond_indep_stack if frame.dim is not None])
+
+
+def _factor(site: Message, log_prob: Tensor, order: Mapping[str, int]) -> Factor:
+    """Names the dimensions of a log-probability that are really there."""
+    names: dict[int, str] = dict(site.enum_dims) if site.enum_dims else {}
+    weight = 1.0
+    for frame in site.cond_indep_stack:
+        if frame.dim is not None:
+            names[frame.dim] = frame.name
+            weight *= frame.scale
+    # The weight of a plate's elements stays with the plate; rounding must not make a power of the quotient.
+    scale = round(_scalar(site.scale, site) / weight, 12)
+    inputs: list[str] = []
+    rank = log_prob.ndim
+    # A dimension of size one, or one that expand() made, is no dependence: every entry along it is the same.
+    index: list[int | slice] = [0] * rank
+    for place, (size, stride) in enumerate(zip(log_prob.shape, log_prob.stride(), strict=True)):
+        if size == 1 or stride == 0:
+            continue
+        name = names.get(place - rank)
+        if name is None:
+            raise _unowned(site, place - rank, size, names)
+        inputs.append(name)
+        index[place] = slice(None)
+    if len(inputs) < rank:
+        log_prob = log_prob[tuple(index)]
+    # Variables in the order in which the program draws them, then plates: equal steps of a chain look equal.
+    wanted = sorted(range(len(inputs)), key=lambda place: order.get(inputs[place], len(order) + place))
+    if wanted != list(range(len(inputs))):
+        log_prob = log_prob.permute(wanted)
+        inputs = [inputs[place] for place in wanted]
+    assert site.name is not None
+    return Factor(site.name, tuple(inputs), log_prob, _ordinal(site), scale)
+
+
+def _scalar(scale: float | Tensor, site: Message) -> float:
+    if not isinstance(scale, Tensor):
+        return scale
+    if scale.numel() != 1:
+        raise PlateError(
+            f"Site {site.name!r} has a scale of shape {tuple(scale.shape)}; variables can be summed out only under "
+            "a scale that is one number. Use a plate with a subsample size for weights of its elements."
+        )
+    return float(scale)
+
+
+def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Exception:
+    known = ", ".join(f"{each}: {name!r}" for each, name in sorted(names.items(), reverse=True)) or "none"
+    leftmost = min(_plate_dims(site), default=0)
+    if dim < leftmost and site.enum_dims is not None:
+        return EnumerationError(
+            f"Site {site.name!r} varies along dim {dim} (size {size}), which no enumerated site that it may see "
+            f"owns (owned: {known}). Inside markov a site sees only `history` steps back: raise `history` if the "
+            "dependence is meant. Otherwise declare the dim with a plate, or with .to_event()."
+        )
+    return PlateError(
+        f"Site {site.name!r} varies along dim {dim} (size {size}), which belongs to no plate (owned: {known}). "
+        "Declare it with a plate, or make it part of the event with .to_event()."
+    )
+
+
+def _plate_dims(site: Message) -> Iterable[int]:
+    return [frame.dim for frame in site.cond_indep_stack if frame.dim is not None]
+
+

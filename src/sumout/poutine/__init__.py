@@ -1,0 +1,53 @@
+"""Handlers: functions that change what the statements of a program do.
+
+Each is a function of a program, a decorator and a context manager, and they compose. This package holds
+public names only; everything is defined in ``sumout.effects``.
+"""
+
+from __future__ import annotations
+
+from sumout.effects.handlers import (
+    block,
+    block_plate,
+    broadcast,
+    condition,
+    enum,
+    infer_config,
+    markov,
+    mask,
+    replay,
+    scale,
+    seed,
+    trace,
+    uncondition,
+    wrap,
+)
+from sumout.effects.messenger import Messenger, block_messengers
+from sumout.effects.primitives import enable_validation, is_validation_enabled
+from sumout.effects.stack import NonlocalExit, get_mask, get_plates
+from sumout.effects.trace import Trace
+
+__all__ = [
+    "Messenger",
+    "NonlocalExit",
+    "Trace",
+    "block",
+    "block_messengers",
+    "block_plate",
+    "broadcast",
+    "condition",
+    "enable_validation",
+    "enum",
+    "get_mask",
+    "get_plates",
+    "infer_config",
+    "is_validation_enabled",
+    "markov",
+    "mask",
+    "replay",
+    "scale",
+    "seed",
+    "trace",
+    "uncondition",
+    "wrap",
+]

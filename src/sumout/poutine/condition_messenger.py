@@ -1,0 +1,7 @@
+"""Observing sites."""
+
+from __future__ import annotations
+
+from sumout.effects.handlers.condition import ConditionMessenger
+
+__all__ = ["ConditionMessenger"]

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import sumout.distributions as dist
+from sumout.effects import (
+    Message,
+    Messenger,
+    NonlocalExit,
+    am_i_wrapped,
+    apply_stack,
+    effectful,
+    get_mask,
+    get_plates,
+)
+from sumout.effects.handlers import block, mask, trace
+from sumout.effects.primitives import plate, sample
+from sumout.effects.stack import state
+
+
+class Logger(Messenger):
+    """Notes when it sees a message before and after it is settled."""
+
+    def __init__(self, name: str, log: list[str], action: Callable[[Message], None] = lambda msg: None) -> None:
+        self.name, self.log, self.action = name, log, action
+
+    def _process_message(self, msg: Message) -> None:
+        self.log.append(f"{self.name} before")
+        self.action(msg)
+
+    def _postprocess_message(self, msg: Message) -> None:
+        self.log.append(f"{self.name} after {msg.value}")
+
+
+@effectful(type="double")
+def double(x: int) -> int:
+    return 2 * x
+
+
+class TestApplyStack:
+    def test_goes_outwards_and_back(self) -> None:
+        log: list[str] = []
+        with Logger("outer", log), Logger("inner", log):
+            assert double(2) == 4
+        assert log == ["inner before", "outer before", "outer after 4", "inner after 4"]
+
+    def test_stop_hides_from_those_outside(self) -> None:
+        log: list[str] = []
+        with Logger("outer", log), Logger("inner", log, lambda msg: msg.update(stop=True)):
+            assert double(2) == 4
+        assert log == ["inner before", "inner after 4"]
+
+    def test_done_keeps_the_value_and_still_reaches_everybody(self) -> None:
+        log: list[str] = []
+        with Logger("outer", log), Logger("inner", log, lambda msg: msg.update(done=True, value=-1)):
+            assert double(2) == -1
+        assert log == ["inner before", "outer before", "outer after -1", "inner after -1"]
+
+    def test_a_value_that_is_given_is_not_computed(self) -> None:
+        with Messenger():
+            assert double(2, obs=7) == 7
+
+    def test_the_continuation_comes_last(self) -> None:
+        log: list[str] = []
+        action: Any = lambda msg: msg.update(continuation=lambda msg: log.append(f"last {msg.value}"))  # noqa: E731
+        with Logger("it", log, action):
+            double(2)
+        assert log == ["it before", "it after 4", "last 4"]
+
+    def test_handlers_may_be_entered_inside_a_handler(self) -> None:
+        class Twice(Messenger):
+            def _pyro_double(self, msg: Message) -> None:
+                with Messenger():
+                    msg.value = msg.fn(*msg.args)
+
+        with Twice():
+            assert double(3) == 6
+
+    def test_a_message_by_hand(self) -> None:
+        msg = Message(type="other", fn=lambda x, y: x - y, args=(5,), kwargs={"y": 3})
+        apply_stack(msg)
+        assert (msg.value, msg.done) == (2, True)
+
+
+class TestEffectful:
+    def test_outside_handlers_it_is_the_function(self) -> None:
+        assert double(3) == 6
+        assert double.__name__ == "double"
+
+    def test_twice_is_once(self) -> None:
+        assert effectful(double, type="double") is double
+
+    def test_needs_a_type(self) -> None:
+        with pytest.raises(ValueError, match="type"):
+            effectful(len)
+
+    def test_hooks_get_its_messages(self) -> None:
+        class Negative(Messenger):
+            def _pyro_post_double(self, msg: Message) -> None:
+                msg.value = -msg.value
+
+        with Negative():
+            assert double(1) == -2
+            assert double(1, infer={"a": 1}, name="d") == -2
+
+    def test_infer_is_the_messages_own(self) -> None:
+        given = {"a": 1}
+
+        class Writer(Messenger):
+            def _pyro_double(self, msg: Message) -> None:
+                msg.infer["b"] = 2
+
+        with Writer():
+            double(1, infer=given)
+        assert given == {"a": 1}
+
+
+class TestInspection:
+    def test_am_i_wrapped(self) -> None:
+        assert not am_i_wrapped()
+        with Messenger():
+            assert am_i_wrapped()
+        assert not am_i_wrapped()
+
+    def test_get_mask_combines_those_around(self) -> None:
+        assert get_mask() is None
+        some = torch.tensor([True, False])
+        with mask(mask=some):
+            assert get_mask() is some
+            with mask(mask=True):
+                assert torch.equal(get_mask(), some)
+            with mask(mask=torch.tensor([True, True])):
+                assert torch.equal(get_mask(), some)
+            with mask(mask=False), block():
+                assert get_mask() is None
+        with Messenger():
+            assert get_mask() is None
+        with mask(mask=False):
+            assert get_mask() is False
+
+    def test_get_plates_lists_those_around_innermost_first(self) -> None:
+        assert get_plates() == ()
+        with plate("a", 3), plate("b", 2):
+            assert [(frame.name, frame.dim, frame.size) for frame in get_plates()] == [("b", -2, 2), ("a", -1, 3)]
+        with Messenger():
+            assert get_plates() == ()
+
+
+class TestNonlocalExit:
+    def test_carries_the_site_and_resets_the_handlers(self) -> None:
+        class Escape(Messenger):
+            def _pyro_sample(self, msg: Message) -> None:
+                if msg.name == "b":
+                    msg.done = True
+
+                    def leave(site: Message) -> None:
+                        raise NonlocalExit(site)
+
+                    msg.continuation = leave
+
+        def model() -> None:
+            sample("a", dist.Normal(0.0, 1.0))
+            sample("b", dist.Normal(0.0, 1.0))
+            raise AssertionError("not reached")
+
+        with Escape():
+            tracer = trace(model)
+            with pytest.raises(NonlocalExit) as caught:
+                tracer.get_trace()
+            assert caught.value.site.name == "b"
+            assert "a" in tracer.trace
+            with tracer.msngr:
+                sample("a", dist.Normal(0.0, 1.0))
+                caught.value.reset_stack()
+                assert "a" not in tracer.msngr.trace
+        assert state.stack == []
+
+    def test_handlers_beyond_a_block_are_not_reset(self) -> None:
+        site = Message(type="sample", name="z")
+        with trace() as outer:
+            sample("x", dist.Normal(0.0, 1.0))
+            with block(hide=["z"]), trace() as inner:
+                sample("y", dist.Normal(0.0, 1.0))
+                NonlocalExit(site).reset_stack()
+                assert "y" not in inner.trace
+            assert "x" in outer.trace
+            with block(hide=["other"]), trace():
+                NonlocalExit(site).reset_stack()
+            assert "x" not in outer.trace
+
+
+class TestThreads:
+    def test_two_threads_under_different_handlers_never_see_each_other(self) -> None:
+        """The threads meet inside their handlers at each step, so that any sharing would show."""
+        steps, threads = 50, 4
+        together = threading.Barrier(threads)
+        found: dict[int, Any] = {}
+
+        def run(me: int) -> None:
+            def model() -> None:
+                for i in range(steps):
+                    together.wait()
+                    with plate(f"plate_{me}", 2 + me):
+                        together.wait()
+                        sample(f"{me}_{i}", dist.Normal(float(me), 1.0))
+
+            found[me] = trace(model).get_trace()
+
+        runs = [threading.Thread(target=run, args=(me,)) for me in range(threads)]
+        with trace() as outside:
+            for thread in runs:
+                thread.start()
+            for thread in runs:
+                thread.join()
+        assert len(outside.trace) == 0
+        assert len(found) == threads
+        for me, recorded in found.items():
+            names = [name for name in recorded.stochastic_nodes if not name.startswith("plate")]
+            assert names == [f"{me}_{i}" for i in range(steps)]
+            for name in names:
+                site = recorded.nodes[name]
+                assert site.value.shape == (2 + me,)
+                (frame,) = site.cond_indep_stack
+                assert (frame.name, frame.dim) == (f"plate_{me}", -1)
+
+    def test_one_handled_function_runs_in_many_threads_at_once(self) -> None:
+        together = threading.Barrier(3)
+
+        @mask(mask=False)
+        def model() -> bool:
+            together.wait()
+            seen = get_mask() is False
+            together.wait()
+            return seen
+
+        seen: list[bool] = []
+        runs = [threading.Thread(target=lambda: seen.append(model())) for _ in range(3)]
+        for thread in runs:
+            thread.start()
+        for thread in runs:
+            thread.join()
+        assert seen == [True, True, True]
+        assert get_mask() is None
