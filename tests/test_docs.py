@@ -28,8 +28,8 @@ def run_commands(example: Example) -> str | None:
     from sumout.cli import main
 
     for block in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]:
-        command, shown = re.match(r"((?:.*\\\n)*.*)\n?(.*)", block, flags=re.DOTALL).groups()
-        program, *arguments = shlex.split(command.replace("\\\n", " "))
+        command, _, shown = block.replace("\\\n", " ").partition("\n")
+        program, *arguments = shlex.split(command)
         if program != "sumout":
             continue
         result = CliRunner().invoke(main, arguments)

@@ -171,7 +171,8 @@ def fit_all(counts: Tensor, console: Console) -> dict[tuple[int, bool], Fit]:
 
 def comparison(fits: dict[tuple[int, bool], Fit], observations: int) -> Table:
     """Our likelihoods beside the published ones, with what model selection makes of them."""
-    table = Table(title="Poisson hidden Markov models of the earthquakes of 1900-2006", box=box.SIMPLE)
+    title = "Poisson hidden Markov models of the earthquakes of 1900-2006"
+    table = Table(title=title, box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     table.add_column("states", justify="right")
     table.add_column("start")
     for heading in ("-log L", "published", "diff", "AIC", "BIC", "evals", "s"):
@@ -227,7 +228,7 @@ def draw(years: list[int], counts: Tensor, params: Parameters, probs: Tensor, pa
     series.plot(years, counts, "o-", color="0.6", linewidth=0.8, markersize=3, label="earthquakes")
     series.plot(years, probs @ params.rate, color="black", linewidth=1.2, label="posterior mean rate")
     for state, rate in enumerate(params.rate.tolist()):
-        here = torch.tensor(years)[path == state]
+        here = torch.tensor(years)[path == state].numpy()
         label = f"state {state + 1}: {rate:.1f} a year"
         series.hlines(rate, here - 0.5, here + 0.5, color=colours[state], linewidth=3, label=label)
     series.set_ylabel("earthquakes of magnitude 7+")

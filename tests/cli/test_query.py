@@ -199,7 +199,7 @@ def assert_one_line(result: Result, *words: str) -> None:
         (["query", ASIA, "-e", "smoker=yes"], ["'smoker'", "Did you mean 'smoke'?"]),
         (
             ["query", ASIA, "-e", "smoke=ye"],
-            ["'smoke' has no state 'ye', but yes, no.", "Did you mean 'yes'?"],
+            ["'smoke' has no state 'ye'. It has yes, no.", "Did you mean 'yes'?"],
         ),
         (["query", ASIA, "-e", "smoke=2"], ["'smoke' has no state number 2: its 2 count from 0"]),
         (["query", ASIA, "-e", "smoke=-1"], ["'smoke' has no state '-1'"]),
@@ -246,6 +246,21 @@ def test_help() -> None:
         assert (result.exit_code, result.stderr) == (0, "")
         assert "query" in result.stdout
     assert "--evidence-file" in sumout("query", "--help").stdout
+
+
+def test_version() -> None:
+    result = sumout("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("sumout")
+
+
+def test_an_output_without_the_letters(tmp_path: Path) -> None:
+    path = tmp_path / "net.bif"
+    text = "network { } variable ő { type discrete [ 2 ] { a b }; } probability ( ő ) { table 0.25 0.75; }"
+    path.write_text(text, encoding="utf-8")
+    result = CliRunner(charset="latin-1").invoke(main, ["query", str(path)])
+    assert result.exit_code == 0
+    assert ["\\u0151", "a", "0.250000", "######"] in [line.split() for line in result.stdout.splitlines()]
 
 
 def test_a_real_process() -> None:

@@ -49,7 +49,7 @@ class TestEntering:
                 return ping()
 
         assert Model()() == "ping!"
-        assert Marker("?")(Model())() == "ping!?"
+        assert Marker("?")(Model())() == "ping?!"
 
     def test_nested_handlers_act_from_the_outside_in_after_a_site(self) -> None:
         with Marker("a"), Marker("b"):

@@ -143,10 +143,10 @@ class TestInspection:
         with mask(mask=False):
             assert get_mask() is False
 
-    def test_get_plates_lists_those_around_innermost_first(self) -> None:
+    def test_get_plates_lists_those_around_outermost_first(self) -> None:
         assert get_plates() == ()
         with plate("a", 3), plate("b", 2):
-            assert [(frame.name, frame.dim, frame.size) for frame in get_plates()] == [("b", -2, 2), ("a", -1, 3)]
+            assert [(frame.name, frame.dim, frame.size) for frame in get_plates()] == [("a", -1, 3), ("b", -2, 2)]
         with Messenger():
             assert get_plates() == ()
 
@@ -203,9 +203,10 @@ class TestThreads:
 
         def run(me: int) -> None:
             def model() -> None:
+                data = plate(f"plate_{me}", 2 + me)
                 for i in range(steps):
                     together.wait()
-                    with plate(f"plate_{me}", 2 + me):
+                    with data:
                         together.wait()
                         sample(f"{me}_{i}", dist.Normal(float(me), 1.0))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sumout.cli.arguments import OneLineErrors, SpreadEvidence, evidence_options
+from sumout.cli.arguments import OneLineErrors, SpreadEvidence, evidence_options, print_version
 
 _NETWORK = click.Path(exists=True, dir_okay=False, readable=True)
 
@@ -12,9 +12,11 @@ _NETWORK = click.Path(exists=True, dir_okay=False, readable=True)
 @click.group(
     cls=OneLineErrors, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="sumout", message="%(prog)s %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, callback=print_version, help="Show the version and exit."
+)
 @click.pass_context
-def main(context: click.Context) -> None:
+def main(context: click.Context, version: bool) -> None:
     """Exact inference in discrete networks, from BIF and UAI files.
 
     Exit codes: 0 done; 1 the evidence is impossible, or the memory limit is too small; 2 bad input.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -30,6 +31,8 @@ class OneLineErrors(click.Group):
         """Runs the command; see ``click.Command.main``."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        if isinstance(sys.stdout, TextIOWrapper):  # a name must not fail where the terminal lacks its letters
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except click.ClickException as error:
@@ -99,3 +102,15 @@ def evidence_options(function: _Function) -> _Function:
         "Repeat it, or give several: A=x B=y, or A=x,B=y.",
     )
     return given(from_file(function))
+
+
+def print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Answers ``--version``."""
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"sumout {version('sumout')}")
+        except PackageNotFoundError:
+            click.echo("sumout, from its sources: not installed")
+        context.exit()

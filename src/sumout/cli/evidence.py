@@ -68,7 +68,7 @@ def position(states: States, name: str, state: str | int) -> int:
         if not (state.isascii() and state.isdecimal() and len(state) < 10):
             shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
             raise EvidenceError(
-                f"The node {name!r} has no state {state!r}, but {shown}.{nearest(state, labels)}"
+                f"The node {name!r} has no state {state!r}. It has {shown}.{nearest(state, labels)}"
             )
         state = int(state)
     if not 0 <= state < len(labels):

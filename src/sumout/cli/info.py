@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+from rich.text import Text
 
 from sumout.cli import numbers, show
 from sumout.cli.network import Question, ask
@@ -24,9 +25,7 @@ def run(path: str, evidence: Sequence[str], evidence_file: str | None, as_json: 
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
         return
-    out = show.console()
-    out.print(question.title, style="bold")
-    out.print(show.facts(_lines(found)))
+    show.display(Text(question.title, style="bold"), show.facts(_lines(found)))
 
 
 def measured(question: Question, plan: EliminationPlan) -> dict[str, Any]:

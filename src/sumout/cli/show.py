@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
+from io import StringIO
 from typing import Any
 
-from rich.console import Console
+import click
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,10 +20,18 @@ _BAR = 24  # characters of a bar for probability one
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def console() -> Console:
-    """Standard output. Names are never markup; where it is no terminal, lines are long enough for all."""
-    plain = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
-    return plain if plain.is_terminal else Console(markup=False, emoji=False, highlight=False, width=200)
+def display(*parts: RenderableType) -> None:
+    """Prints to standard output; names are never markup.
+
+    A terminal gets its colours and width. A file or a pipe gets plain lines, long enough for all.
+    """
+    out = Console(markup=False, emoji=False, highlight=False)
+    if out.is_terminal:
+        out.print(*parts, sep="\n")
+        return
+    text = StringIO()
+    Console(file=text, markup=False, emoji=False, highlight=False, width=200).print(*parts, sep="\n")
+    click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> Text:
@@ -33,16 +44,18 @@ def facts(rows: Iterable[tuple[str, str]]) -> Text:
 
 def answer(question: Question, found: Mapping[str, Any]) -> None:
     """Prints the answer of a query."""
-    out = console()
     nodes, observed = len(question.network.states), len(question.evidence)
-    out.print(Text(f"{question.title}: {nodes} nodes, {observed} observed", style="bold"))
+    parts: list[RenderableType] = [
+        Text(f"{question.title}: {nodes} nodes, {observed} observed", style="bold")
+    ]
     if found["task"] == "pr" and found["evidence"]:
-        out.print(facts(("observed", f"{name} = {state}") for name, state in found["evidence"].items()))
-    out.print(facts(_totals(question, found)))
+        parts.append(facts(("observed", f"{name} = {state}") for name, state in found["evidence"].items()))
+    parts.append(facts(_totals(question, found)))
     if found["task"] == "mar":
-        out.print(_marginals(found))
+        parts.append(_marginals(found))
     elif found["task"] == "map":
-        out.print(_assignment(found))
+        parts.append(_assignment(found))
+    display(*parts)
 
 
 def _totals(question: Question, found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -79,8 +92,19 @@ def _marginals(found: Mapping[str, Any]) -> Table:
 
 
 def _bar(probability: float) -> Text:
+    if not _encodable():
+        return Text("#" * round(_BAR * min(probability, 1.0)))
     eighths = round(_BAR * 8 * min(probability, 1.0))
     return Text(("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip(), style="green")
+
+
+def _encodable() -> bool:
+    """Whether standard output has the letters of a bar."""
+    try:
+        _EIGHTHS.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _assignment(found: Mapping[str, Any]) -> Table:

@@ -31,7 +31,7 @@ class Message(MutableMapping[str, Any]):
     """A site: one call of a primitive.
 
     ``scale`` multiplies and ``mask`` filters the log-probability; ``cond_indep_stack`` records the plates,
-    innermost first. ``done``, ``stop`` and ``continuation`` steer the handlers: the value is settled, outer
+    outermost first. ``done``, ``stop`` and ``continuation`` steer the handlers: the value is settled, outer
     handlers do not see the site, a function is called last. ``enum_dim`` is the tensor dimension that an
     enumerated site's values run along, ``enum_dims`` names every enumerated dimension visible at the site.
 

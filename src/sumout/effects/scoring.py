@@ -22,7 +22,7 @@ class Score(NamedTuple):
 
 
 def apply_mask(log_prob: Tensor, mask: bool | Tensor | None) -> Tensor:
-    """Replaces the elements that ``mask`` excludes by zero; their gradients are cut, NaNs included."""
+    """Replaces the elements that ``mask`` excludes by zero; they may be -inf or NaN."""
     if mask is None or mask is True:
         return log_prob
     if mask is False:

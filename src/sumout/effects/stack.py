@@ -180,7 +180,7 @@ def get_mask() -> bool | Tensor | None:
 
 @effectful(type="get_plates")
 def get_plates() -> tuple[CondIndepStackFrame, ...]:
-    """The plates around this point, innermost first.
+    """The plates around this point, outermost first.
 
     >>> get_plates()
     ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -17,13 +17,6 @@ from sumout.infer.program import plate_nesting
 from sumout.settings import settings
 
 Program = Callable[..., Any]
-
-
-class Pair(NamedTuple):
-    """The traces of a model and of the guide whose values it was run with; subsample sites are left out."""
-
-    model: list[Message]
-    guide: list[Message]
 
 
 def frames(site: Message) -> frozenset[CondIndepStackFrame]:

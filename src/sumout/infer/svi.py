@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -33,7 +33,7 @@ class SVI:
 
     >>> import sumout
     >>> import sumout.distributions as dist
-    >>> from sumout.infer import Trace_ELBO
+    >>> from sumout.infer.trace_elbo import Trace_ELBO
     >>> def model(x):
     ...     rate = sumout.param("rate", torch.tensor(1.0), constraint=dist.constraints.positive)
     ...     with sumout.plate("data", len(x)):

@@ -15,7 +15,7 @@ from sumout.effects import Message
 from sumout.effects.trace import Trace, site_is_subsample
 from sumout.errors import EnumerationError, PlateError
 from sumout.factors import Factor, FactorGraph, Plate, Variable
-from sumout.lower.log_prob import log_probs
+from sumout.lower.log_prob import Table, log_probs
 
 
 def lower(trace: Trace) -> FactorGraph:
@@ -43,7 +43,7 @@ def lower(trace: Trace) -> FactorGraph:
     ...         sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3))
     >>> graph = lower(trace(enum(model, first_available_dim=-2)).get_trace())
     >>> [(factor.name, factor.inputs, sorted(factor.plates)) for factor in graph.factors]
-    [('z', ('z',), ['data']), ('x', ('z',), ['data'])]
+    [('z', ('z',), ['data']), ('x', ('z', 'data'), ['data'])]
     """
     sites = [site for site in trace.nodes.values() if site.type == "sample" and not site_is_subsample(site)]
     variables: dict[str, Variable] = {}
@@ -57,7 +57,7 @@ def lower(trace: Trace) -> FactorGraph:
             size = site.value.shape[site.enum_dim - len(site.fn.event_shape)]
             variables[site.name] = Variable(size, _ordinal(site))
     order = {name: place for place, name in enumerate(variables)}
-    factors = [_factor(site, log_prob, order) for site, log_prob in zip(sites, log_probs(sites), strict=True)]
+    factors = [_factor(site, table, order) for site, table in zip(sites, log_probs(sites), strict=True)]
     return FactorGraph(tuple(factors), variables, plates)
 
 
@@ -70,42 +70,39 @@ def _ordinal(site: Message) -> frozenset[str]:
     return frozenset([frame.name for frame in site.cond_indep_stack if frame.dim is not None])
 
 
-def _factor(site: Message, log_prob: Tensor, order: Mapping[str, int]) -> Factor:
-    """Names the dimensions of a log-probability that are really there."""
-    names: dict[int, str] = dict(site.enum_dims) if site.enum_dims else {}
+def _factor(site: Message, table: Table, order: Mapping[str, int]) -> Factor:
+    """Names the dimensions that a site's log-probability really has."""
+    owners = site.enum_dims or {}
+    ordinal = []
+    plates: dict[int, str] = {}
     weight = 1.0
     for frame in site.cond_indep_stack:
         if frame.dim is not None:
-            names[frame.dim] = frame.name
+            plates[frame.dim] = frame.name
+            ordinal.append(frame.name)
             weight *= frame.scale
-    # The weight of a plate's elements stays with the plate; rounding must not make a power of the quotient.
-    scale = round(_scalar(site.scale, site) / weight, 12)
-    inputs: list[str] = []
-    rank = log_prob.ndim
-    # A dimension of size one, or one that expand() made, is no dependence: every entry along it is the same.
-    index: list[int | slice] = [0] * rank
-    for place, (size, stride) in enumerate(zip(log_prob.shape, log_prob.stride(), strict=True)):
-        if size == 1 or stride == 0:
-            continue
-        name = names.get(place - rank)
+    log_prob, dims = table
+    inputs = []
+    for place, dim in enumerate(dims):
+        name = plates.get(dim) or owners.get(dim)
         if name is None:
-            raise _unowned(site, place - rank, size, names)
+            raise _unowned(site, dim, log_prob.shape[place], {**owners, **plates})
         inputs.append(name)
-        index[place] = slice(None)
-    if len(inputs) < rank:
-        log_prob = log_prob[tuple(index)]
     # Variables in the order in which the program draws them, then plates: equal steps of a chain look equal.
-    wanted = sorted(range(len(inputs)), key=lambda place: order.get(inputs[place], len(order) + place))
-    if wanted != list(range(len(inputs))):
+    places = [order.get(name, len(order)) for name in inputs]
+    if any(before > after for before, after in zip(places, places[1:], strict=False)):
+        wanted = sorted(range(len(inputs)), key=places.__getitem__)
         log_prob = log_prob.permute(wanted)
         inputs = [inputs[place] for place in wanted]
-    assert site.name is not None
-    return Factor(site.name, tuple(inputs), log_prob, _ordinal(site), scale)
+    scale = site.scale if type(site.scale) is float else _scalar(site.scale, site)
+    # The weight of a plate's elements stays with the plate; rounding must not make a power of the quotient.
+    scale = 1.0 if scale == weight else round(scale / weight, 12)
+    return Factor(site.name or "", tuple(inputs), log_prob, frozenset(ordinal), scale)
 
 
 def _scalar(scale: float | Tensor, site: Message) -> float:
     if not isinstance(scale, Tensor):
-        return scale
+        return float(scale)
     if scale.numel() != 1:
         raise PlateError(
             f"Site {site.name!r} has a scale of shape {tuple(scale.shape)}; variables can be summed out only under "

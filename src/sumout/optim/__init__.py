@@ -7,7 +7,7 @@ meets; so it is for ``SGD``, ``RMSprop`` and the others, and for `ClippedAdam`. 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -37,8 +37,10 @@ def _classes() -> dict[str, type[torch.optim.Optimizer]]:
     return found | {"ClippedAdam": clipped_adam.ClippedAdam}
 
 
-@lru_cache(maxsize=None)
-def _constructor(name: str, cls: type[torch.optim.Optimizer]) -> Constructor:
+@cache
+def _constructor(name: str) -> Constructor:
+    cls = _classes()[name]
+
     def constructor(optim_args: Options, clip_args: Options | None = None) -> ParamOptimizer:
         return ParamOptimizer(cls, optim_args, clip_args)
 
@@ -50,7 +52,7 @@ def _constructor(name: str, cls: type[torch.optim.Optimizer]) -> Constructor:
 def __getattr__(name: str) -> Constructor:
     classes = _classes()
     if name in classes:
-        return _constructor(name, classes[name])
+        return _constructor(name)
     if name == "LBFGS":
         raise AttributeError(
             "LBFGS evaluates the loss several times in a step, which SVI's steps cannot offer. Use it directly: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import IO, Any
 
 import torch
@@ -91,13 +91,13 @@ class ParamOptimizer:
             raise ValueError(f"{which} gave {found!r} for parameter {name!r}; it gives a dict, e.g. {{'lr': 0.01}}.")
         return found
 
-    def _check(self, options: Options, known: Iterable[str] | None, which: str) -> None:
+    def _check(self, options: Options, known: Collection[str] | None, which: str) -> None:
         if callable(options):
             return
         if not isinstance(options, Mapping):
             raise ValueError(f"{which} is {options!r}; it is a dict or a function of a parameter's name.")
-        for option in options if known is not None else ():
-            if option not in known:
+        for option in options:
+            if known is not None and option not in known:
                 raise ValueError(
                     f"{which} has {option!r}, which is none of {', '.join(known)}.{nearest(option, known)}"
                 )

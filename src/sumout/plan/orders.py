@@ -3,8 +3,8 @@
 - ``path`` asks opt_einsum for a pairwise path;
 - ``min_fill`` eliminates the variable that adds the fewest edges to the interaction graph (Kjærulff 1990);
 - ``min_weight`` the one whose clique has the smallest table;
-- ``balanced`` in each round an independent set of cheap variables, so that equal steps can run as one batch:
-  on a chain this is a parallel scan, on a tree all leaves at once.
+- ``balanced`` in each round an independent set of variables that look alike, so that their steps can run as
+  one batch: on a chain this is a parallel scan, on a tree all leaves at once.
 
 None is best everywhere, so the planner tries all and lets the cost model decide.
 """
@@ -12,6 +12,7 @@ None is best everywhere, so the planner tries all and lets the cost model decide
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 
 import opt_einsum
@@ -79,7 +80,7 @@ def min_weight(problem: Problem) -> Pairs:
 
 
 def balanced(problem: Problem) -> Pairs:
-    """Rounds of variables no two of which are neighbours, cheap ones first.
+    """Rounds of variables no two of which are neighbours, those first of which there are many alike.
 
     A variable waits for a later round if its table would be larger than the largest of a ``min_weight`` order
     times the largest variable: that bound admits the squared messages of a scan and no worse.
@@ -89,11 +90,13 @@ def balanced(problem: Problem) -> Pairs:
     order: list[str] = []
     left = graph.left
     while left:
-        left.sort(key=graph.clique_size)
+        looks = {each: (graph.clique_size(each), len(graph.near[each])) for each in left}
+        alike = Counter(look for look in looks.values() if look[0] <= ceiling)
+        left.sort(key=lambda each: (-alike[looks[each]], looks[each]))  # noqa: B023  (used at once)
         chosen: list[str] = []
         blocked: set[str] = set()
         for each in left:
-            if each not in blocked and (graph.clique_size(each) <= ceiling or not chosen):
+            if each not in blocked and (looks[each][0] <= ceiling or not chosen):
                 chosen.append(each)
                 blocked |= graph.near[each]
         for each in chosen:

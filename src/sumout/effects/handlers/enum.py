@@ -112,6 +112,9 @@ class _Run(threading.local):
 
     dims: _Dims | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Run, ()  # a copy is not entered
+
 
 class EnumMessenger(Messenger):
     """Gives every site marked ``infer={"enumerate": "parallel"}`` all its values, along a dimension of its

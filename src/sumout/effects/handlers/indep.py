@@ -29,6 +29,9 @@ class _Place(threading.local):
         self.iterated = False
         self.frame = frame
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Place, (self.dim, self.frame)  # a copy of a plate starts from where this thread's stands
+
 
 class IndepMessenger(Messenger):
     """Records an independence context on every site inside; ``plate`` builds on it.

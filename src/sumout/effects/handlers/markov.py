@@ -25,6 +25,9 @@ class _Contexts(threading.local):
         self.names: list[set[str]] = []
         self.left: dict[int, set[str]] = {}
         """Position -> the sites of the context that was left there last."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Contexts, ()  # a copy is not entered
         self.last = False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sumout.effects.messenger import Messenger
 
@@ -15,6 +15,9 @@ class _Depth(threading.local):
     """How often this thread has entered the handler; a decorated function may run in many threads."""
 
     entered = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Depth, ()  # a copy is not entered
 
 
 class ReentrantMessenger(Messenger):

@@ -77,15 +77,20 @@ class Trace:
         if name is None:
             raise ModelError(f"A {site.type} site without a name cannot be recorded. Give it one.")
         if name in self.nodes:
-            self._check_repetition(name, site.type)
+            self._check_repetition(name, site)
         OrderedDict.__setitem__(self.nodes, name, site.copy())
 
-    def _check_repetition(self, name: str, kind: str) -> None:
-        present = self.nodes[name]["type"]
+    def _check_repetition(self, name: str, site: Message) -> None:
+        kind, present = site.type, self.nodes[name].type
         if present != kind:
             raise DuplicateSiteError(
                 f"{name!r} is already in this trace as a {present} site, so no {kind} site can have "
                 "that name. Rename one of them."
+            )
+        if site_is_subsample(site) and site_is_subsample(self.nodes[name]):
+            raise DuplicateSiteError(
+                f"Plate {name!r} is made twice in one run. Make it once and use it twice, "
+                f"p = plate({name!r}, ...); with p: ...; or give the second another name."
             )
         if kind != "param":
             raise DuplicateSiteError(
@@ -99,9 +104,10 @@ class Trace:
         Raises:
             DuplicateSiteError: if the name is taken; only a ``param`` may be added again.
         """
+        site = Message.of({"name": site_name, **kwargs})
         if site_name in self.nodes:
-            self._check_repetition(site_name, kwargs.get("type", ""))
-        self.nodes[site_name] = Message.of({"name": site_name, **kwargs})
+            self._check_repetition(site_name, site)
+        self.nodes[site_name] = site
 
     def remove_node(self, site_name: str) -> None:
         """Removes a site with its edges."""

@@ -4,11 +4,11 @@
 
     Trace Shapes:
      Param Sites:
-             loc       3
+              loc       3
     Sample Sites:
-          z dist   10  1 | 3
-           value   10  1 | 3
-        log_prob   10  1 |
+           z dist 10  1 | 3
+            value 10  1 | 3
+         log_prob 10  1 |
 
 One row a tensor; its batch sizes are aligned on the right, against the bar, its event sizes on the left.
 """

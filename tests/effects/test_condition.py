@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import sumout.distributions as dist
+from sumout.effects.handlers import condition, trace, uncondition
+from sumout.effects.primitives import sample
+
+
+def model() -> Any:
+    z = sample("z", dist.Normal(0.0, 1.0))
+    return sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.5))
+
+
+def test_observes_what_is_given() -> None:
+    one = torch.tensor(1.0)
+    recorded = trace(condition(model, data={"z": one, "unknown": one})).get_trace()
+    assert recorded.nodes["z"]["value"] is one
+    assert recorded.observation_nodes == ["z", "x"]
+
+
+def test_replaces_an_observation() -> None:
+    assert condition(model, data={"x": torch.tensor(2.0)})() == 2
+
+
+def test_none_takes_an_observation_away() -> None:
+    recorded = trace(condition(model, data={"x": None})).get_trace()
+    assert recorded.stochastic_nodes == ["z", "x"]
+    assert recorded.nodes["x"]["value"] is not None
+
+
+def test_takes_the_values_of_a_trace() -> None:
+    before = trace(model).get_trace()
+    before.remove_node("x")
+    recorded = trace(condition(model, data=before)).get_trace()
+    assert recorded.nodes["z"]["value"] is before.nodes["z"]["value"]
+    assert recorded.nodes["z"]["is_observed"]
+
+
+def test_a_number_is_scored_like_a_tensor() -> None:
+    number = trace(condition(model, data={"z": 1.5})).get_trace()
+    tensor = trace(condition(model, data={"z": torch.tensor(1.5)})).get_trace()
+    assert number.nodes["z"]["value"] == 1.5
+    assert number.log_prob_sum() == tensor.log_prob_sum()
+
+
+def test_the_inner_condition_is_overruled_by_the_outer() -> None:
+    inner = condition(model, data={"z": torch.tensor(1.0)})
+    assert trace(condition(inner, data={"z": torch.tensor(2.0)})).get_trace().nodes["z"]["value"] == 2
+
+
+def test_uncondition_draws_and_remembers() -> None:
+    recorded = trace(uncondition(model)).get_trace()
+    assert recorded.observation_nodes == []
+    site = recorded.nodes["x"]
+    assert site["infer"]["was_observed"] is True
+    assert site["infer"]["obs"] == 0.5
+    assert site["value"] != 0.5
+    assert recorded.nodes["z"]["infer"] == {}
+
+
+def test_uncondition_and_condition_apply_from_the_inside_out() -> None:
+    data = {"z": torch.tensor(1.0)}
+    assert trace(uncondition(condition(model, data=data))).get_trace().observation_nodes == []
+    assert trace(condition(uncondition(model), data=data)).get_trace().observation_nodes == ["z"]
