@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 
 import sumout.distributions as dist
@@ -64,26 +64,24 @@ class Program:
 
     def __call__(self) -> None:
         values: dict[str, torch.Tensor] = {}
+        depth = {name: site.path.index(name) for site in self.sites for name in site.path}
+        made = {name: plate(name, self.plates[name], dim=-1 - depth[name]) for name in depth}
         for each in self.statements:
             if isinstance(each, Site):
-                self._sample(each, values)
+                self._sample(each, values, made)
             else:
                 history, steps = each
                 for t in markov(range(len(steps)), history=history):
                     for site in steps[t]:
-                        self._sample(site, values)
+                        self._sample(site, values, made)
 
-    def _dim(self, path: Sequence[str], name: str) -> int:
-        return -1 - path.index(name)
-
-    def _sample(self, site: Site, values: dict[str, torch.Tensor]) -> None:
+    def _sample(self, site: Site, values: dict[str, torch.Tensor], made: dict[str, plate]) -> None:
         with ExitStack() as entered:
             index: list[torch.Tensor] = []
-            for name in site.path:
-                dim = self._dim(site.path, name)
-                elements = entered.enter_context(plate(name, self.plates[name], dim=dim))
+            for depth, name in enumerate(site.path):
+                elements = entered.enter_context(made[name])
                 if name in site.varies:
-                    index.append(elements.reshape(-1, *[1] * (-1 - dim)))
+                    index.append(elements.reshape(-1, *[1] * depth))
             index += [values[parent].long() for parent in site.parents]
             logits = Vindex(site.logits)[(*index, slice(None))] if index else site.logits
             if site.bernoulli:
@@ -92,7 +90,7 @@ class Program:
                 fn = dist.Categorical(logits=logits)
             obs = site.obs
             if obs is not None:
-                obs = obs.permute(*reversed(range(obs.ndim))).to(torch.float64 if site.bernoulli else torch.long)
+                obs = obs.permute(tuple(reversed(range(obs.ndim)))).to(torch.float64 if site.bernoulli else torch.long)
             values[site.name] = sample(site.name, fn, obs=obs)
 
     # ------------------------------------------------------------------------------- told to the oracles
@@ -111,7 +109,7 @@ class Program:
                 at = dict(zip(site.path, element, strict=True))
                 cells.append(logs[tuple(at[name] for name in site.varies)][..., int(site.obs[element])])
             sizes = [self.plates[name] for name in site.path]
-            data = torch.stack(cells).reshape(*sizes, *cells[0].shape)
+            data = torch.stack(cells).reshape((*sizes, *cells[0].shape))
             tables.append(Table((*site.path, *site.parents), data, frozenset(site.path)))
         return Problem(
             sizes={name: site.size for name, site in latent.items()},
@@ -147,7 +145,7 @@ def programs(draw: Draw, max_statements: int = 5, max_assignments: int = 3000) -
         if observed:
             count = math.prod(plates[each] for each in path)
             states = draw(st.lists(st.integers(0, size - 1), min_size=count, max_size=count))
-            obs = torch.tensor(states).reshape([plates[each] for each in path])
+            obs = torch.tensor(states).reshape(tuple(plates[each] for each in path))
         names = tuple(each.name for each in parents)
         return Site(name, path, varies, names, size, logits, obs, size == 2 and draw(st.booleans()))
 
@@ -176,4 +174,5 @@ def programs(draw: Draw, max_statements: int = 5, max_assignments: int = 3000) -
                 if emits:
                     rows[-1].append(site(f"y{number}_{t}", path, [hidden], draw(st.sampled_from([2, 3])), True))
             program.statements.append((history, rows))
+    assume(program.statements)  # a chain that was too long for the budget may have been the only one
     return program

@@ -228,9 +228,10 @@ def draw(years: list[int], counts: Tensor, params: Parameters, probs: Tensor, pa
     series.plot(years, counts, "o-", color="0.6", linewidth=0.8, markersize=3, label="earthquakes")
     series.plot(years, probs @ params.rate, color="black", linewidth=1.2, label="posterior mean rate")
     for state, rate in enumerate(params.rate.tolist()):
-        here = torch.tensor(years)[path == state].numpy()
+        here = [year for year, each in zip(years, path.tolist(), strict=True) if each == state]
         label = f"state {state + 1}: {rate:.1f} a year"
-        series.hlines(rate, here - 0.5, here + 0.5, color=colours[state], linewidth=3, label=label)
+        begins, ends = [year - 0.5 for year in here], [year + 0.5 for year in here]
+        series.hlines([rate] * len(here), begins, ends, color=colours[state], linewidth=3, label=label)
     series.set_ylabel("earthquakes of magnitude 7+")
     series.set_title(f"Most probable states of a {len(params.rate)}-state Poisson hidden Markov model")
     series.legend(ncols=2, frameon=False)

@@ -20,7 +20,7 @@ def expected_shape(program: Program, path: tuple[str, ...]) -> tuple[int, ...]:
 def in_program_order(table: torch.Tensor, path: tuple[str, ...]) -> torch.Tensor:
     """An oracle's answer (plates in alphabetical order, then more) with dims as the program's plates have them."""
     order = [sorted(path).index(name) for name in reversed(path)]
-    return table.permute(*order, *range(len(path), table.ndim))
+    return table.permute((*order, *range(len(path), table.ndim)))
 
 
 @given(programs())

@@ -25,10 +25,11 @@ class _Contexts(threading.local):
         self.names: list[set[str]] = []
         self.left: dict[int, set[str]] = {}
         """Position -> the sites of the context that was left there last."""
+        self.last = False
+        """Whether this is known to be the last step."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Contexts, ()  # a copy is not entered
-        self.last = False
 
 
 class MarkovMessenger(ReentrantMessenger):
@@ -92,14 +93,13 @@ class MarkovMessenger(ReentrantMessenger):
         if scope is None:
             scope = infer["_markov_scope"] = Counter()
             infer["_markov_near_scope"] = Counter()
-        near = infer["_markov_near_scope"]
-        for names in contexts.names[max(0, here - self.history) : here + 1]:
-            scope.update(names)
-            near.update(names)
+        reach = set().union(*contexts.names[max(0, here - self.history) : here + 1])
+        scope.update(reach)
+        # Nearly in reach: a neighbouring branch, one that started from here, and what is one step further back.
+        nearly = reach.union(contexts.left.get(here, ()), contexts.left.get(here + 1, ()))
         if here > self.history:
-            near.update(contexts.names[here - self.history - 1])
-        for left in (here, here + 1):  # a neighbouring branch, or one that started from here
-            near.update(contexts.left.get(left, ()))
+            nearly |= contexts.names[here - self.history - 1]
+        infer["_markov_near_scope"].update(nearly)
         infer["_markov_depth"] = 1 + infer.get("_markov_depth", 0)
         infer["_markov_last"] = contexts.last and infer.get("_markov_last", True)
         contexts.names[here].add(msg.name or "")
