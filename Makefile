@@ -23,7 +23,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=fullname
 
 coverage: $(READY)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term

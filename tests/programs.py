@@ -90,7 +90,9 @@ class Program:
                 fn = dist.Categorical(logits=logits)
             obs = site.obs
             if obs is not None:
-                obs = obs.permute(tuple(reversed(range(obs.ndim)))).to(torch.float64 if site.bernoulli else torch.long)
+                obs = obs.permute(tuple(reversed(range(obs.ndim)))).to(
+                    torch.float64 if site.bernoulli else torch.long
+                )
             values[site.name] = sample(site.name, fn, obs=obs)
 
     # ------------------------------------------------------------------------------- told to the oracles
@@ -172,7 +174,9 @@ def programs(draw: Draw, max_statements: int = 5, max_assignments: int = 3000) -
                 chain.append(hidden)
                 rows.append([hidden])
                 if emits:
-                    rows[-1].append(site(f"y{number}_{t}", path, [hidden], draw(st.sampled_from([2, 3])), True))
+                    rows[-1].append(
+                        site(f"y{number}_{t}", path, [hidden], draw(st.sampled_from([2, 3])), True)
+                    )
             program.statements.append((history, rows))
     assume(program.statements)  # a chain that was too long for the budget may have been the only one
     return program

@@ -204,16 +204,21 @@ def decode(counts: Tensor, params: Parameters) -> tuple[Tensor, Tensor]:
     return probs.detach(), torch.stack([path[name] for name in names])
 
 
+def stays(path: Tensor) -> list[tuple[int, int, int]]:
+    """The path's stretches without a change: first index, last index, state."""
+    states = path.tolist()
+    changes = [t for t in range(len(states)) if t == 0 or states[t] != states[t - 1]]
+    ends = [t - 1 for t in (*changes[1:], len(states))]
+    return [(begin, end, states[begin]) for begin, end in zip(changes, ends, strict=True)]
+
+
 def periods(years: list[int], path: Tensor, rate: Tensor) -> Table:
     """The most probable path, one row for each stay in a state."""
     table = Table(title="Most probable path", box=box.SIMPLE)
     for heading in ("years", "state", "earthquakes a year"):
         table.add_column(heading, justify="right")
-    states = path.tolist()
-    changes = [t for t in range(len(states)) if t == 0 or states[t] != states[t - 1]]
-    for begin, end in zip(changes, [*changes[1:], len(states)], strict=True):
-        rate_here = f"{rate[states[begin]]:.1f}"
-        table.add_row(f"{years[begin]}-{years[end - 1]}", str(states[begin] + 1), rate_here)
+    for begin, end, state in stays(path):
+        table.add_row(f"{years[begin]}-{years[end]}", str(state + 1), f"{rate[state]:.1f}")
     return table
 
 
@@ -228,9 +233,9 @@ def draw(years: list[int], counts: Tensor, params: Parameters, probs: Tensor, pa
     series.plot(years, counts, "o-", color="0.6", linewidth=0.8, markersize=3, label="earthquakes")
     series.plot(years, probs @ params.rate, color="black", linewidth=1.2, label="posterior mean rate")
     for state, rate in enumerate(params.rate.tolist()):
-        here = [year for year, each in zip(years, path.tolist(), strict=True) if each == state]
+        here = [(begin, end) for begin, end, each in stays(path) if each == state]
+        begins, ends = [years[begin] - 0.5 for begin, _ in here], [years[end] + 0.5 for _, end in here]
         label = f"state {state + 1}: {rate:.1f} a year"
-        begins, ends = [year - 0.5 for year in here], [year + 0.5 for year in here]
         series.hlines([rate] * len(here), begins, ends, color=colours[state], linewidth=3, label=label)
     series.set_ylabel("earthquakes of magnitude 7+")
     series.set_title(f"Most probable states of a {len(params.rate)}-state Poisson hidden Markov model")

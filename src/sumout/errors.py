@@ -78,4 +78,6 @@ class MissingExtraError(SumoutError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}. Install it with: pip install 'sumout[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package {package!r}. Install it with: pip install 'sumout[{extra}]'"
+        )

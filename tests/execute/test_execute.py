@@ -62,7 +62,7 @@ def test_map_is_a_maximum(graph: FactorGraph, orders: tuple[str, ...]) -> None:
     for name, variable in graph.variables.items():
         choice = result.assignment[name]
         plates = sorted(variable.plates)
-        index = choice.index.permute([choice.plates.index(each) for each in plates if each in choice.plates])
+        index = choice.states.permute([choice.plates.index(each) for each in plates if each in choice.plates])
         shape = [graph.plates[each].size if each in choice.plates else 1 for each in plates]
         values[name] = index.reshape(shape).expand([graph.plates[each].size for each in plates])
     # There may be ties, so the assignment is judged by its probability and not by its states.
@@ -92,7 +92,9 @@ def test_gradients_of_marginals(graph: FactorGraph, data: st.DataObject) -> None
     weights = torch.rand_like(probs)
     expected = _marginal_by_enumeration(tracked, name)
     ours = torch.autograd.grad((probs * weights).sum(), tables, allow_unused=True, materialize_grads=True)
-    theirs = torch.autograd.grad((expected * weights).sum(), tables, allow_unused=True, materialize_grads=True)
+    theirs = torch.autograd.grad(
+        (expected * weights).sum(), tables, allow_unused=True, materialize_grads=True
+    )
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, **EXACT)
 
@@ -126,7 +128,9 @@ def test_second_derivatives_of_log_z(graph: FactorGraph) -> None:
 
 def test_beliefs_are_the_gradient_even_where_probabilities_are_zero() -> None:
     logs = torch.tensor([[0.0, -torch.inf], [-torch.inf, -torch.inf]]).double().requires_grad_()
-    graph = FactorGraph.from_tables({"f": (["x", "y"], logs), "g": (["y", "z"], torch.zeros(2, 3).double())}, log=True)
+    graph = FactorGraph.from_tables(
+        {"f": (["x", "y"], logs), "g": (["y", "z"], torch.zeros(2, 3).double())}, log=True
+    )
     (grad,) = torch.autograd.grad(execute(make_plan(graph.structure), graph).value, logs)
     assert grad.tolist() == [[1.0, 0.0], [0.0, 0.0]]
 

@@ -37,7 +37,9 @@ def guide(x: torch.Tensor) -> None:
 
 
 def test_a_conjugate_posterior_is_found() -> None:
-    svi = SVI(model, guide, optim.ClippedAdam({"lr": 0.05, "lrd": 0.995}), Trace_ELBO(20, vectorize_particles=True))
+    svi = SVI(
+        model, guide, optim.ClippedAdam({"lr": 0.05, "lrd": 0.995}), Trace_ELBO(20, vectorize_particles=True)
+    )
     losses = svi.run(1000, DATA)
 
     precision = 1 / 4 + len(DATA)

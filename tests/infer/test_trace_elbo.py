@@ -73,7 +73,9 @@ def assert_unbiased(model: Callable, guide: Callable, draws: list[dict[str, Any]
             estimated[name] = estimated.get(name, 0.0) + weight * each
     assert mean == pytest.approx(-exact.item(), rel=1e-10)
     for name, each in gradients(-exact).items():
-        torch.testing.assert_close(estimated[name], each, rtol=1e-9, atol=1e-10, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(
+            estimated[name], each, rtol=1e-9, atol=1e-10, msg=lambda text: f"{name}: {text}"
+        )
 
 
 def plain_log_prob(guide_trace: Any, values: dict[str, Any]) -> Tensor:
@@ -107,9 +109,7 @@ def global_and_local_guide(x: Tensor, kept: Tensor | bool = True) -> None:
 
 
 def test_score_function_gradients_of_global_and_local_sites_are_unbiased() -> None:
-    assert_unbiased(
-        global_and_local_model, global_and_local_guide, products(top=binary(), z=binary(3)), X
-    )
+    assert_unbiased(global_and_local_model, global_and_local_guide, products(top=binary(), z=binary(3)), X)
 
 
 def test_under_scale_and_mask() -> None:
@@ -195,9 +195,7 @@ def test_mixed_with_pathwise_gradients_is_unbiased() -> None:
 
     def guide(x: Tensor) -> None:
         k = sumout.sample("k", dist.Bernoulli(logits=param("logit", 0.2)))
-        sumout.sample(
-            "z", dist.Normal(param("loc", 0.5) + k, param("scale", 0.8, dist.constraints.positive))
-        )
+        sumout.sample("z", dist.Normal(param("loc", 0.5) + k, param("scale", 0.8, dist.constraints.positive)))
 
     nodes, weights = np.polynomial.hermite_e.hermegauss(8)
     weights = weights / weights.sum()
@@ -273,7 +271,9 @@ def test_vectorized_particles_are_the_mean_of_single_ones() -> None:
     values = products(top=binary(), z=binary(3))
     singles = []
     for each in values:
-        loss = Trace_ELBO().differentiable_loss(global_and_local_model, Fixed(each)(global_and_local_guide), X)
+        loss = Trace_ELBO().differentiable_loss(
+            global_and_local_model, Fixed(each)(global_and_local_guide), X
+        )
         singles.append((loss.item(), gradients(loss)))
     together = {
         "top": torch.stack([each["top"] for each in values]).reshape(-1, 1),

@@ -14,9 +14,9 @@ from sumout.plan import EliminationPlan
 
 
 class Choice(NamedTuple):
-    """State indices of a variable, one for each element of ``plates`` (the dimensions of ``index``)."""
+    """State indices of a variable, one for each element of ``plates`` (the dimensions of ``states``)."""
 
-    index: Tensor
+    states: Tensor
     plates: tuple[str, ...]
 
 
@@ -39,14 +39,18 @@ def best_assignment(plan: EliminationPlan, tape: Tape) -> dict[str, Choice]:
         for row, step in enumerate(group.steps):
             if step.over:
                 tables = [
-                    (operand[row], dims[row]) for operand, dims in zip(record.operands, group.dims, strict=True)
+                    (operand[row], dims[row])
+                    for operand, dims in zip(record.operands, group.dims, strict=True)
                 ]
                 _choose(tables, step.over, plates, chosen)
     return chosen
 
 
 def _choose(
-    tables: list[tuple[Tensor, tuple[str, ...]]], over: tuple[str, ...], plates: set[str], chosen: dict[str, Choice]
+    tables: list[tuple[Tensor, tuple[str, ...]]],
+    over: tuple[str, ...],
+    plates: set[str],
+    chosen: dict[str, Choice],
 ) -> None:
     """Settles the variables ``over`` of one step, given the choices made for all its other variables."""
     around: dict[str, None] = {}
@@ -66,7 +70,9 @@ def _choose(
         best = best // size
 
 
-def _pick(table: Tensor, dims: tuple[str, ...], axes: tuple[str, ...], chosen: Mapping[str, Choice]) -> Tensor:
+def _pick(
+    table: Tensor, dims: tuple[str, ...], axes: tuple[str, ...], chosen: Mapping[str, Choice]
+) -> Tensor:
     """The entries of a table at the chosen states, with one dimension for each of ``axes``."""
     if not dims:
         return table.reshape((1,) * len(axes))
@@ -75,7 +81,7 @@ def _pick(table: Tensor, dims: tuple[str, ...], axes: tuple[str, ...], chosen: M
         if each in axes:
             index.append(_aligned(torch.arange(size, device=table.device), (each,), axes))
         else:
-            index.append(_aligned(chosen[each].index, chosen[each].plates, axes))
+            index.append(_aligned(chosen[each].states, chosen[each].plates, axes))
     return table[tuple(index)]
 
 

@@ -89,7 +89,9 @@ class _LogSumProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         tape = ctx.tape
-        if torch.is_grad_enabled():  # create_graph: the sweeps themselves are taped, to be differentiated again.
+        if (
+            torch.is_grad_enabled()
+        ):  # create_graph: the sweeps themselves are taped, to be differentiated again.
             tape = sweep.forward(ctx.plan, ctx.saved_tensors, keep=True)
         return (None, *sweep.backward(ctx.plan, tape, grads[0], len(ctx.saved_tensors)))
 
@@ -107,7 +109,11 @@ class _Beliefs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         again = torch.is_grad_enabled()
         with torch.enable_grad():
-            tables = ctx.saved_tensors if again else [table.detach().requires_grad_() for table in ctx.saved_tensors]
+            tables = (
+                ctx.saved_tensors
+                if again
+                else [table.detach().requires_grad_() for table in ctx.saved_tensors]
+            )
             outputs = _sweep_both_ways(ctx.plan, tables)
             used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
             wanted = [table for table in tables if table.requires_grad]
@@ -147,7 +153,9 @@ def execute(plan: EliminationPlan, graph: FactorGraph, semiring: Semiring = LOG_
     tensor([0.2500, 0.7500])
     """
     if plan.structure != graph.structure:
-        raise ValueError("The plan was made for another structure. Make one with make_plan(graph.structure, ...).")
+        raise ValueError(
+            "The plan was made for another structure. Make one with make_plan(graph.structure, ...)."
+        )
     tables = [factor.data for factor in graph.factors]
     like = tables[0] if tables else torch.zeros(())
     sizes = dict(plan.structure.sizes)

@@ -144,7 +144,7 @@ def _log_matmul_in_logs(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(
         [
             log_sum_exp(part.unsqueeze(-1) + y.unsqueeze(-3), (part.ndim - 1,))
-            for part in x.split(_left_chunks(x, y), dim=-2)
+            for part in torch.split(x, _left_chunks(x, y), dim=-2)
         ],
         dim=-2,
     )
@@ -153,7 +153,7 @@ def _log_matmul_in_logs(x: Tensor, y: Tensor) -> Tensor:
 def _adjoint_in_logs(x: Tensor, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     size = _left_chunks(x, y)
     grads_x, grad_y = [], torch.zeros_like(y)
-    for part, part_grad in zip(x.split(size, -2), grad.split(size, -2), strict=True):
+    for part, part_grad in zip(torch.split(x, size, -2), torch.split(grad, size, -2), strict=True):
         belief = log_sum_exp_adjoint(part.unsqueeze(-1) + y.unsqueeze(-3), part_grad, (part.ndim - 1,))
         grads_x.append(belief.sum(-1))
         grad_y = grad_y + belief.sum(-3)

@@ -35,8 +35,12 @@ def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Seque
     pieces = []
     for part in parts:
         if part.group is None:
-            first = tables[part.index[0]]
-            pieces.append(torch.stack([tables[i] for i in part.index]) if len(part.index) > 1 else first.unsqueeze(0))
+            first = tables[part.numbers[0]]
+            pieces.append(
+                torch.stack([tables[i] for i in part.numbers])
+                if len(part.numbers) > 1
+                else first.unsqueeze(0)
+            )
             continue
         source = results[part.group]
         assert source is not None  # A schedule never reads a group before it has run.
@@ -44,11 +48,13 @@ def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Seque
             pieces.append(source)
         else:
             rows = part.as_slice()
-            pieces.append(source[rows if rows is not None else list(part.index)])
+            pieces.append(source[rows if rows is not None else list(part.numbers)])
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def forward(plan: EliminationPlan, tables: Sequence[Tensor], *, maximum: bool = False, keep: bool = False) -> Tape:
+def forward(
+    plan: EliminationPlan, tables: Sequence[Tensor], *, maximum: bool = False, keep: bool = False
+) -> Tape:
     """Runs a plan.
 
     Args:
@@ -111,7 +117,7 @@ def _free(group: Group, results: list[Tensor | None], unread: list[int]) -> None
     for side in group.operands:
         for rows in side:
             if rows.group is not None:
-                unread[rows.group] -= len(rows.index)
+                unread[rows.group] -= len(rows.numbers)
                 if unread[rows.group] == 0:
                     results[rows.group] = None
 
@@ -134,7 +140,9 @@ def backward(plan: EliminationPlan, tape: Tape, grad: Tensor, factors: int) -> l
         group = groups[number]
         incoming = _gather(adjoints[number], group)
         adjoints[number] = []
-        for side, outgoing in zip(group.operands, _adjoint(group, tape.records[number], incoming), strict=True):
+        for side, outgoing in zip(
+            group.operands, _adjoint(group, tape.records[number], incoming), strict=True
+        ):
             _hand_back(side, outgoing, adjoints, of_factors)
     missing = [index for index, each in enumerate(of_factors) if each is None]
     assert not missing, missing  # Every factor is an operand of exactly one step.
@@ -178,10 +186,10 @@ def _hand_back(
     """Gives each source its rows of a stacked operand's adjoint."""
     start = 0
     for part in parts:
-        piece = grad[start : start + len(part.index)] if len(parts) > 1 else grad
-        start += len(part.index)
+        piece = grad[start : start + len(part.numbers)] if len(parts) > 1 else grad
+        start += len(part.numbers)
         if part.group is None:
-            for index, row in zip(part.index, piece.unbind(0), strict=True):
+            for index, row in zip(part.numbers, piece.unbind(0), strict=True):
                 of_factors[index] = row
         else:
             adjoints[part.group].append((part, piece))
@@ -191,7 +199,7 @@ def _gather(pieces: list[tuple[Rows, Tensor]], group: Group) -> Tensor:
     """A group's adjoint from the pieces that its readers handed back."""
     if len(pieces) == 1 and pieces[0][0].whole:
         return pieces[0][1]
-    order = [row for rows, _ in pieces for row in rows.index]
+    order = [row for rows, _ in pieces for row in rows.numbers]
     stacked = torch.cat([piece for _, piece in pieces])
     if order == list(range(len(order))):
         return stacked

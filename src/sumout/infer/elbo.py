@@ -54,7 +54,12 @@ class ELBO(ABC):
 
     @abstractmethod
     def _estimate(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any], nesting: int | None
+        self,
+        model: Program,
+        guide: Program,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        nesting: int | None,
     ) -> Tensor:
         """One estimate of the bound, a scalar whose gradient estimates the bound's gradient.
 

@@ -53,7 +53,12 @@ def config_enumerate(
         )
 
     def mark(site: Message) -> dict[str, Any]:
-        if site.type != "sample" or site.is_observed or site.infer.get("enumerate") is not None or default is None:
+        if (
+            site.type != "sample"
+            or site.is_observed
+            or site.infer.get("enumerate") is not None
+            or default is None
+        ):
             return {}
         if num_samples is not None:
             return {"enumerate": default, "num_samples": num_samples, "expand": expand, "tmc": tmc}

@@ -80,9 +80,9 @@ class EnumeratedProgram:
             self.max_plate_nesting = needed
             return self.trace(*args, **kwargs)
         for site in trace.nodes.values():
-            if site.type == "sample" and not site.is_observed and site.enum_dim is None:
-                if not site_is_subsample(site):
-                    _refuse(site)
+            settled = site.type != "sample" or site.is_observed or site.enum_dim is not None
+            if not settled and not site_is_subsample(site):
+                _refuse(site)
         return trace
 
 

@@ -31,7 +31,9 @@ class _Question:
 
     def __init__(self, target: Target, max_plate_nesting: int | None) -> None:
         self.graph = target if isinstance(target, FactorGraph) else None
-        self.program = None if isinstance(target, FactorGraph) else EnumeratedProgram(target, max_plate_nesting)
+        self.program = (
+            None if isinstance(target, FactorGraph) else EnumeratedProgram(target, max_plate_nesting)
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[FactorGraph, Trace | None]:
         if self.program is not None:
@@ -48,7 +50,9 @@ def _solve(graph: FactorGraph, semiring: Semiring = LOG_SUM_EXP, names: Iterable
     plan = make_plan(graph.structure, tuple(names))
     if graph.factors:
         tables = [factor.data for factor in graph.factors]
-        backward = bool(plan.readouts) or (torch.is_grad_enabled() and any(table.requires_grad for table in tables))
+        backward = bool(plan.readouts) or (
+            torch.is_grad_enabled() and any(table.requires_grad for table in tables)
+        )
         plan.check_memory(settings.memory_limit, tables[0].element_size(), backward)
     return execute(plan, graph, semiring)
 

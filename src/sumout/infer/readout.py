@@ -20,7 +20,7 @@ def graph_marginal(marginal: Marginal) -> Any:
 def graph_state(graph: FactorGraph, name: str, choice: Choice) -> Tensor:
     """State indices whose dimensions are the variable's plates in alphabetical order."""
     plates = sorted(graph.variables[name].plates)
-    return _placed(choice.index, choice.plates, {each: graph.plates[each].size for each in plates})
+    return _placed(choice.states, choice.plates, {each: graph.plates[each].size for each in plates})
 
 
 def site_marginal(site: Message, marginal: Marginal) -> Any:
@@ -48,7 +48,7 @@ def site_value(site: Message, choice: Choice) -> Tensor:
     frames = {frame.dim: (frame.name, frame.size) for frame in site.cond_indep_stack if frame.dim is not None}
     names = tuple(frames[dim][0] for dim in sorted(frames))
     sizes = {frames[dim][0]: frames[dim][1] for dim in sorted(frames)}
-    index = _spread(_placed(choice.index, choice.plates, sizes).unsqueeze(-1), names, frames).squeeze(-1)
+    index = _spread(_placed(choice.states, choice.plates, sizes).unsqueeze(-1), names, frames).squeeze(-1)
     return _support(site)[index]
 
 
@@ -80,5 +80,3 @@ def _spread(x: Tensor, plates: tuple[str, ...], frames: dict[int, tuple[str, int
     x = x.permute([*(plates.index(frames[dim][0]) for dim in by_dim), x.ndim - 1])
     shape = [frames[dim][1] if dim in frames else 1 for dim in range(by_dim[0], 0)]
     return x.reshape(*shape, x.shape[-1])
-
-

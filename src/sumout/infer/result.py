@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -25,7 +25,9 @@ class Answer(Mapping[str, V], Generic[V]):
         states: state labels by name, where the graph has them.
     """
 
-    def __init__(self, values: Mapping[str, V], plan: EliminationPlan, states: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, values: Mapping[str, V], plan: EliminationPlan, states: Mapping[str, tuple[str, ...]]
+    ) -> None:
         self._values = dict(values)
         self.plan = plan
         self.states = states
@@ -66,7 +68,10 @@ class Marginals(Answer[Distribution]):
     def __str__(self) -> str:
         rows = [("name", "element", "marginal")]
         for name, each in self.items():
-            rows += [(name, element, text) for element, text in _elements(_probabilities(each), self.states.get(name))]
+            rows += [
+                (name, element, text)
+                for element, text in _elements(_probabilities(each), self.states.get(name))
+            ]
         return f"log evidence {float(self.log_evidence):.6f}\n" + _table(rows)
 
 
@@ -112,7 +117,11 @@ class Assignment(Answer[Tensor]):
 
 def _probabilities(marginal: Any) -> Tensor:
     """One row of probabilities for each element of a marginal's batch."""
-    if hasattr(marginal, "enumerate_support") and marginal.has_enumerate_support and marginal.event_shape == ():
+    if (
+        hasattr(marginal, "enumerate_support")
+        and marginal.has_enumerate_support
+        and marginal.event_shape == ()
+    ):
         support = marginal.enumerate_support(expand=False)
         logs = marginal.log_prob(support.reshape(-1, *(1,) * len(marginal.batch_shape)))
         return torch.as_tensor(logs.detach().exp().movedim(0, -1))
@@ -136,9 +145,11 @@ def _shorten(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 4] + " ..."
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
     if all(not row[1] for row in rows[1:]) and len(rows[0]) > 2:
         rows = [(row[0], *row[2:]) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
     return "\n".join(lines)

@@ -40,7 +40,12 @@ class Trace_ELBO(ELBO):
     """
 
     def _estimate(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any], nesting: int | None
+        self,
+        model: Program,
+        guide: Program,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        nesting: int | None,
     ) -> Tensor:
         model_sites, guide_sites = map(sample_sites, trace_pair(model, guide, args, kwargs))
         if self.strict_enumeration_warning:

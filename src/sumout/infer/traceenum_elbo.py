@@ -48,7 +48,12 @@ class TraceEnum_ELBO(ELBO):
     _needs_nesting = True
 
     def _estimate(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any], nesting: int | None
+        self,
+        model: Program,
+        guide: Program,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        nesting: int | None,
     ) -> Tensor:
         assert nesting is not None
         model_trace, guide_trace = trace_pair(model, guide, args, kwargs, first_available_dim=-1 - nesting)
@@ -62,7 +67,9 @@ class TraceEnum_ELBO(ELBO):
                 stacklevel=5,
             )
         log_model = _log_sum(graph)
-        return subtract_guide(log_model, guide_sites, lambda: _costs(sample_sites(model_trace), graph, log_model))
+        return subtract_guide(
+            log_model, guide_sites, lambda: _costs(sample_sites(model_trace), graph, log_model)
+        )
 
 
 def _log_sum(graph: FactorGraph) -> Tensor:
@@ -74,9 +81,13 @@ def _log_sum(graph: FactorGraph) -> Tensor:
     return execute(plan, graph).value
 
 
-def _costs(model: Iterable[Message], graph: FactorGraph, log_model: Tensor) -> Iterable[tuple[Frames, Tensor]]:
+def _costs(
+    model: Iterable[Message], graph: FactorGraph, log_model: Tensor
+) -> Iterable[tuple[Frames, Tensor]]:
     """The terms of the model's part: one for each site that no variable touches, and one for all the others."""
-    touched = {factor.name for factor in graph.factors if not graph.variables.keys().isdisjoint(factor.inputs)}
+    touched = {
+        factor.name for factor in graph.factors if not graph.variables.keys().isdisjoint(factor.inputs)
+    }
     for site in model:
         if site.name not in touched:
             yield frames(site), site["log_prob"]

@@ -56,9 +56,7 @@ def _key(site: Message) -> Key | None:
     """What sites must share to be scored as one, the scorer first; ``None`` for a site of no known case."""
     if site.args or site.kwargs:
         return None
-    mask = site.mask
-    if isinstance(mask, Tensor):
-        mask = mask.shape
+    mask: Any = site.mask.shape if isinstance(site.mask, Tensor) else site.mask
     fn = site.fn
     if type(fn) is dist.Categorical and site.enum_dim is not None:
         param = fn._param
@@ -154,7 +152,8 @@ def _masked(log_prob: Tensor, sites: Sequence[Message], trailing: int) -> Tensor
     stacked = stacked.reshape(*stacked.shape, *(1,) * trailing)
     rank = max(stacked.ndim, log_prob.ndim)
     stacked, log_prob = (
-        each.reshape(each.shape[0], *(1,) * (rank - each.ndim), *each.shape[1:]) for each in (stacked, log_prob)
+        each.reshape(each.shape[0], *(1,) * (rank - each.ndim), *each.shape[1:])
+        for each in (stacked, log_prob)
     )
     return apply_mask(log_prob, stacked)
 

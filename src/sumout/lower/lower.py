@@ -90,7 +90,7 @@ def _factor(site: Message, table: Table, order: Mapping[str, int]) -> Factor:
         inputs.append(name)
     # Variables in the order in which the program draws them, then plates: equal steps of a chain look equal.
     places = [order.get(name, len(order)) for name in inputs]
-    if any(before > after for before, after in zip(places, places[1:], strict=False)):
+    if places != sorted(places):
         wanted = sorted(range(len(inputs)), key=places.__getitem__)
         log_prob = log_prob.permute(wanted)
         inputs = [inputs[place] for place in wanted]
@@ -128,5 +128,3 @@ def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Ex
 
 def _plate_dims(site: Message) -> Iterable[int]:
     return [frame.dim for frame in site.cond_indep_stack if frame.dim is not None]
-
-

@@ -40,7 +40,10 @@ class ParamOptimizer:
     """
 
     def __init__(
-        self, optimizer: Callable[..., torch.optim.Optimizer], optim_args: Options, clip_args: Options | None = None
+        self,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        optim_args: Options,
+        clip_args: Options | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.optim_args = optim_args
@@ -88,7 +91,9 @@ class ParamOptimizer:
             return options
         found = options(name)
         if not isinstance(found, Mapping):
-            raise ValueError(f"{which} gave {found!r} for parameter {name!r}; it gives a dict, e.g. {{'lr': 0.01}}.")
+            raise ValueError(
+                f"{which} gave {found!r} for parameter {name!r}; it gives a dict, e.g. {{'lr': 0.01}}."
+            )
         return found
 
     def _check(self, options: Options, known: Collection[str] | None, which: str) -> None:

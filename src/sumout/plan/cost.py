@@ -52,7 +52,7 @@ def cost_of(schedule: Schedule) -> Cost:
         for side in group.operands:
             for rows in side:
                 if rows.group is not None:
-                    rows_left[rows.group] -= len(rows.index)
+                    rows_left[rows.group] -= len(rows.numbers)
                     if rows_left[rows.group] == 0:
                         del alive[rows.group]
     return Cost(

@@ -77,7 +77,9 @@ class _Eliminator:
                 self._move_up(ordinal, self._contract(component, local))
         return Elimination(tuple(self.steps), tuple(self.totals), tuple(self.dims))
 
-    def _emit(self, kind: str, args: tuple[int, ...], over: Iterable[str], out: Iterable[str], times: float = 1.0) -> int:
+    def _emit(
+        self, kind: str, args: tuple[int, ...], over: Iterable[str], out: Iterable[str], times: float = 1.0
+    ) -> int:
         self.steps.append(Step(kind, args, tuple(over), tuple(out), times))
         self.dims.append(self.steps[-1].out)
         return len(self.dims) - 1
@@ -113,7 +115,9 @@ class _Eliminator:
         for place, node in enumerate(nodes):
             alone = [each for each in self.dims[node] if uses[each] == 1]
             if alone:
-                nodes[place] = self._emit("sum", (node,), alone, (x for x in self.dims[node] if x not in alone))
+                nodes[place] = self._emit(
+                    "sum", (node,), alone, (x for x in self.dims[node] if x not in alone)
+                )
                 uses.update(dict.fromkeys(alone, 0))
         if len(nodes) > 1:
             keep = frozenset(each for node in nodes for each in self.dims[node] if each not in local)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from sumout.plan.cost import Cost, Machine, cost_of
-from sumout.plan.eliminate import Elimination, eliminate
+from sumout.plan.cost import Machine, cost_of
+from sumout.plan.eliminate import eliminate
 from sumout.plan.orders import ORDERS
 from sumout.plan.plan import EliminationPlan
-from sumout.plan.schedule import Schedule, schedule
+from sumout.plan.schedule import schedule
 from sumout.plan.structure import Structure, readouts
 
 
@@ -27,17 +28,21 @@ def _make_plan(
 ) -> EliminationPlan:
     sizes = dict(structure.sizes)
     found, probes = readouts(structure, marginals)
-    plans: list[tuple[float, str, Elimination, Schedule, Cost]] = []
+    best: EliminationPlan | None = None
+    considered: list[tuple[str, float]] = []
     for order in orders:
         elimination = eliminate(structure, probes, ORDERS[order])
         timetable = schedule(elimination, sizes, len(structure.factors) + len(probes))
         cost = cost_of(timetable)
-        plans.append((cost.seconds(machine), order, elimination, timetable, cost))
+        plan = EliminationPlan(structure, tuple(found.items()), probes, order, elimination, timetable, cost)
+        considered.append((order, cost.seconds(machine)))
+        if best is None or considered[-1][1] < best.cost.seconds(machine):
+            best = plan
         if not any(step.kind == "contract" for step in elimination.steps):
             break  # Nothing is multiplied, so every order gives this plan.
-    considered = tuple((order, seconds) for seconds, order, *_ in plans)
-    _, *best = min(plans, key=lambda each: each[0])
-    return EliminationPlan(structure, tuple(found.items()), probes, *best, considered)  # type: ignore[arg-type]
+    if best is None:
+        raise ValueError(f"No heuristic was given; there are {', '.join(ORDERS)}.")
+    return replace(best, considered=tuple(considered))
 
 
 def make_plan(
@@ -63,7 +68,7 @@ def make_plan(
     ...     sizes=tuple((f"x{t}", 3) for t in range(9)),
     ...     variables=tuple((f"x{t}", frozenset()) for t in range(9)),
     ... )
-    >>> plan = make_plan(chain)
+    >>> plan = make_plan(chain, orders=("min_fill",))
     >>> plan.width, plan.largest
     (1, 9)
     """

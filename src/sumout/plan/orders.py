@@ -50,7 +50,9 @@ class _Interaction:
         return around
 
 
-def _one_by_one(problem: Problem, score: Callable[[_Interaction, str], tuple[int, ...]], reach: int) -> list[str]:
+def _one_by_one(
+    problem: Problem, score: Callable[[_Interaction, str], tuple[int, ...]], reach: int
+) -> list[str]:
     """Eliminates the variable of the lowest score until none is left; ``reach`` is how far a score looks."""
     graph = _Interaction(problem)
     position = {each: number for number, each in enumerate(graph.left)}
@@ -76,7 +78,9 @@ def min_fill(problem: Problem) -> Pairs:
 
 def min_weight(problem: Problem) -> Pairs:
     """Smallest clique table first."""
-    return pairs_from_order(problem, _one_by_one(problem, lambda graph, each: (graph.clique_size(each),), reach=1))
+    return pairs_from_order(
+        problem, _one_by_one(problem, lambda graph, each: (graph.clique_size(each),), reach=1)
+    )
 
 
 def balanced(problem: Problem) -> Pairs:
@@ -92,7 +96,7 @@ def balanced(problem: Problem) -> Pairs:
     while left:
         looks = {each: (graph.clique_size(each), len(graph.near[each])) for each in left}
         alike = Counter(look for look in looks.values() if look[0] <= ceiling)
-        left.sort(key=lambda each: (-alike[looks[each]], looks[each]))  # noqa: B023  (used at once)
+        left.sort(key=lambda each: (-alike[looks[each]], looks[each]))
         chosen: list[str] = []
         blocked: set[str] = set()
         for each in left:

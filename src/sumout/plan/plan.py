@@ -95,7 +95,9 @@ class EliminationPlan:
         """
         needed = self.bytes(itemsize, backward)
         if needed > limit:
-            names = ", ".join(map(repr, self.largest_dims[:12])) + (", ..." if len(self.largest_dims) > 12 else "")
+            names = ", ".join(map(repr, self.largest_dims[:12])) + (
+                ", ..." if len(self.largest_dims) > 12 else ""
+            )
             raise MemoryLimitError(
                 f"The plan needs {_bytes(needed)} and the limit is {_bytes(limit)}. Its largest table has "
                 f"{self.largest:,} entries over {names} (induced width {self.width}). "
@@ -121,7 +123,10 @@ class EliminationPlan:
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(6)]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
         return "\n".join(lines)
 
 
@@ -136,5 +141,3 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}" if unit != "B" else f"{int(count)} B"
         count /= 1024
     return f"{count:.3g} EiB"
-
-

@@ -18,18 +18,18 @@ from sumout.plan.eliminate import Elimination, Step
 class Rows(NamedTuple):
     """Tables to be stacked: rows of an earlier group's result, or factors where ``group`` is ``None``.
 
-    ``index`` lists them; ``whole`` tells that they are all rows of the group, in order.
+    ``numbers`` lists them; ``whole`` tells that they are all rows of the group, in order.
     """
 
     group: int | None
-    index: tuple[int, ...]
+    numbers: tuple[int, ...]
     whole: bool = False
 
     def as_slice(self) -> slice | None:
         """The rows as a slice if they are evenly spaced and ascending: a view instead of a copy."""
-        first, last = self.index[0], self.index[-1]
-        step = self.index[1] - first if len(self.index) > 1 else 1
-        if step > 0 and self.index == tuple(range(first, last + 1, step)):
+        first, last = self.numbers[0], self.numbers[-1]
+        step = self.numbers[1] - first if len(self.numbers) > 1 else 1
+        if step > 0 and self.numbers == tuple(range(first, last + 1, step)):
             return slice(first, last + 1, step)
         return None
 
@@ -105,7 +105,9 @@ def _pattern(step: Step, dims: Sequence[tuple[str, ...]], sizes: Mapping[str, in
     )
 
 
-def _canonical(step: Step, dims: Sequence[tuple[str, ...]], sizes: Mapping[str, int]) -> tuple[Step, tuple[object, ...]]:
+def _canonical(
+    step: Step, dims: Sequence[tuple[str, ...]], sizes: Mapping[str, int]
+) -> tuple[Step, tuple[object, ...]]:
     """Puts the operands of a product into the order that reads first, so that mirror images are alike."""
     pattern = _pattern(step, dims, sizes)
     if step.kind != "contract":
@@ -115,7 +117,7 @@ def _canonical(step: Step, dims: Sequence[tuple[str, ...]], sizes: Mapping[str, 
     ranks = len(dims[rhs]) - len(dims[lhs])
     mirrored = step._replace(args=(rhs, lhs), out=_out_dims(dims[rhs], dims[lhs], step.over))
     other = _pattern(mirrored, dims, sizes)
-    if ranks > 0 or (ranks == 0 and other[1:] < pattern[1:]):  # type: ignore[operator]
+    if ranks > 0 or (ranks == 0 and other[1:] < pattern[1:]):
         return mirrored, other
     return step._replace(out=_out_dims(dims[lhs], dims[rhs], step.over)), pattern
 
@@ -125,7 +127,9 @@ def _out_dims(left: tuple[str, ...], right: tuple[str, ...], over: Sequence[str]
     return (*batch, *(x for x in left if x not in right), *(x for x in right if x not in left))
 
 
-def _stacked(nodes: Sequence[int], place: Mapping[int, tuple[int, int]], group_rows: Sequence[int]) -> tuple[Rows, ...]:
+def _stacked(
+    nodes: Sequence[int], place: Mapping[int, tuple[int, int]], group_rows: Sequence[int]
+) -> tuple[Rows, ...]:
     """The nodes as runs of rows of the same source."""
     runs: list[tuple[int | None, list[int]]] = []
     for node in nodes:
@@ -164,7 +168,8 @@ def schedule(elimination: Elimination, sizes: Mapping[str, int], factors: int) -
         members = alike[key]
         steps = tuple(step for _, step in members)
         operands = tuple(
-            _stacked([step.args[side] for step in steps], place, group_rows) for side in range(len(steps[0].args))
+            _stacked([step.args[side] for step in steps], place, group_rows)
+            for side in range(len(steps[0].args))
         )
         names = tuple(tuple(dims[step.args[side]] for step in steps) for side in range(len(steps[0].args)))
         groups.append(_group(steps, operands, names, sizes))
@@ -187,7 +192,9 @@ def _group(
     out_shape = tuple(sizes[each] for each in step.out)
     if step.kind != "contract":
         positions = tuple(1 + names[0][0].index(each) for each in step.over)
-        return Group(step.kind, steps, operands, names, shapes, out_shape, positions=positions, times=step.times)
+        return Group(
+            step.kind, steps, operands, names, shapes, out_shape, positions=positions, times=step.times
+        )
     left, right = names[0][0], names[1][0]
     batch = [each for each in left if each in right and each not in step.over]
     only_left = [each for each in left if each not in right]
@@ -196,5 +203,7 @@ def _group(
         tuple(1 + left.index(each) for each in (*batch, *only_left, *step.over)),
         tuple(1 + right.index(each) for each in (*batch, *step.over, *only_right)),
     )
-    blocks = tuple(tuple(sizes[each] for each in block) for block in (batch, only_left, step.over, only_right))
+    blocks = tuple(
+        tuple(sizes[each] for each in block) for block in (batch, only_left, step.over, only_right)
+    )
     return Group(step.kind, steps, operands, names, shapes, out_shape, permutations, blocks)

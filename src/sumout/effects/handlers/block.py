@@ -66,9 +66,7 @@ class BlockMessenger(Messenger):
         for what, hidden, shown in (("name", hide, expose), ("type", hide_types, expose_types)):
             both = sorted(set(hidden or ()) & set(shown or ()))
             if both:
-                raise ModelError(
-                    f"block cannot hide and expose the same {what}: {both}."
-                )
+                raise ModelError(f"block cannot hide and expose the same {what}: {both}.")
         self._hide_fn = hide_fn
         self._expose_fn = expose_fn
         self._hide, self._expose = frozenset(hide or ()), frozenset(expose or ())

@@ -39,9 +39,7 @@ class ReplayMessenger(Messenger):
 
     def __init__(self, trace: Trace | None = None, params: Mapping[str, Tensor] | None = None) -> None:
         if trace is None and params is None:
-            raise ModelError(
-                "replay takes values from a trace or from params, e.g. replay(model, trace=t)."
-            )
+            raise ModelError("replay takes values from a trace or from params, e.g. replay(model, trace=t).")
         self.trace = trace
         self.params = params
 
