@@ -60,7 +60,11 @@ def test_as_a_function_of_a_function() -> None:
 
 
 def test_handlers_outside_do_not_act_on_hidden_sites() -> None:
-    with condition(data={"a": torch.tensor(3.0), "b": torch.tensor(4.0)}), block(hide=["a"]), trace() as inside:
+    with (
+        condition(data={"a": torch.tensor(3.0), "b": torch.tensor(4.0)}),
+        block(hide=["a"]),
+        trace() as inside,
+    ):
         model()
     assert inside.trace.nodes["a"]["value"] != 3
     assert inside.trace.nodes["b"]["value"] == 4

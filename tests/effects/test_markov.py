@@ -25,7 +25,7 @@ class Reach(Messenger):
         name = msg.name or ""
         self.depth[name] = msg.infer.get("_markov_depth")
         for found, key in ((self.scope, "_markov_scope"), (self.near, "_markov_near_scope")):
-            found[name] = " ".join(sorted(msg.infer.get(key, Counter()).elements()))
+            found[name] = " ".join(sorted(Counter(msg.infer.get(key, {})).elements()))
 
 
 def site(name: str) -> None:

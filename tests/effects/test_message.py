@@ -164,14 +164,15 @@ class TestLogProb:
         ],
     )
     def test_follows_every_edit(self, edit: Callable[[Message], None]) -> None:
-        site = normal_site(fn=dist.Normal(torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)))
+        site = normal_site(
+            fn=dist.Normal(torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+        )
         site["log_prob_sum"]
         edit(site)
         assert "log_prob" not in site
         assert "log_prob_sum" not in dict(**site)
-        anew = Message(
-            type="sample", fn=dist.Normal(site.fn.loc, site.fn.scale), value=site.value, scale=site.scale, mask=site.mask
-        )  # fmt: skip
+        fn = dist.Normal(site.fn.loc, site.fn.scale)
+        anew = Message(type="sample", fn=fn, value=site.value, scale=site.scale, mask=site.mask)
         assert torch.equal(site["log_prob"], anew["log_prob"])
         assert torch.equal(site["log_prob_sum"], anew["log_prob"].sum())
 
@@ -188,7 +189,12 @@ class TestLogProb:
         loc = torch.zeros(3, 2)
         base = dist.Normal(loc, 1.0)
         moved = dist.TransformedDistribution(base, [torch.distributions.transforms.ExpTransform()])
-        for fn in (base.to_event(1), base.mask(torch.tensor(True)), base.expand([4, 3, 2]).to_event(2), moved):
+        for fn in (
+            base.to_event(1),
+            base.mask(torch.tensor(True)),
+            base.expand([4, 3, 2]).to_event(2),
+            moved,
+        ):
             site = Message(type="sample", fn=fn, value=torch.ones(fn.shape()))
             before = site["log_prob_sum"].clone()
             loc.sub_(1.0)
@@ -299,7 +305,9 @@ class TestRepr:
         )
 
     def test_tells_large_tensors_by_their_shape(self) -> None:
-        site = Message(type="args", name="_INPUT", args=(torch.zeros(4, 5), [1]), kwargs={"x": torch.zeros(9)})
+        site = Message(
+            type="args", name="_INPUT", args=(torch.zeros(4, 5), [1]), kwargs={"x": torch.zeros(9)}
+        )
         assert repr(site) == (
             "Message(type='args', name='_INPUT', args=(<tensor of shape (4, 5)>, [1]), "
             "kwargs={'x': <tensor of shape (9,)>})"
@@ -312,7 +320,14 @@ class TestRepr:
         )  # fmt: skip
         site["colour"] = "red"
         text = repr(site)
-        for part in ("mask=False", "scale=tensor(2.)", "is_observed=True", "name='p'", "{'a': 1}", "colour='red'"):
+        for part in (
+            "mask=False",
+            "scale=tensor(2.)",
+            "is_observed=True",
+            "name='p'",
+            "{'a': 1}",
+            "colour='red'",
+        ):
             assert part in text
 
     def test_changes_nothing(self) -> None:

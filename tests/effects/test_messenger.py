@@ -166,7 +166,11 @@ class TestHooks:
     def test_hooks_of_ones_own_types_do_not_warn(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            type("Right", (Messenger,), {"_pyro_sample": lambda self, msg: None, "_pyro_my_op": lambda self, msg: None})
+            type(
+                "Right",
+                (Messenger,),
+                {"_pyro_sample": lambda self, msg: None, "_pyro_my_op": lambda self, msg: None},
+            )
 
 
 class TestBlockMessengers:

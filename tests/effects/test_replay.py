@@ -43,7 +43,9 @@ def test_observed_sites_keep_their_observation() -> None:
 
 def test_a_site_observed_in_the_trace_alone_is_an_error() -> None:
     before = trace(condition(model, data={"a": torch.tensor(3.0)})).get_trace()
-    with pytest.raises(ModelError, match="'a' must be sampled in the replayed trace, where it is an observed site"):
+    with pytest.raises(
+        ModelError, match="'a' must be sampled in the replayed trace, where it is an observed site"
+    ):
         replay(model, trace=before)()
     before = trace(lambda: param("a", torch.tensor(1.0))).get_trace()
     with pytest.raises(ModelError, match="where it is a param site"):

@@ -28,7 +28,9 @@ def test_same_seed_same_draws() -> None:
     assert seed(draws, rng_seed=4)() != handled()
     set_rng_seed(3)
     assert draws() == handled()
-    assert torch.equal(seed(model, rng_seed=1)(), trace(seed(model, rng_seed=1)).get_trace().nodes["z"]["value"])
+    assert torch.equal(
+        seed(model, rng_seed=1)(), trace(seed(model, rng_seed=1)).get_trace().nodes["z"]["value"]
+    )
 
 
 def test_the_former_state_comes_back() -> None:

@@ -26,7 +26,9 @@ from sumout.effects.stack import state
 class Logger(Messenger):
     """Notes when it sees a message before and after it is settled."""
 
-    def __init__(self, name: str, log: list[str], action: Callable[[Message], None] = lambda msg: None) -> None:
+    def __init__(
+        self, name: str, log: list[str], action: Callable[[Message], None] = lambda msg: None
+    ) -> None:
         self.name, self.log, self.action = name, log, action
 
     def _process_message(self, msg: Message) -> None:
@@ -146,7 +148,10 @@ class TestInspection:
     def test_get_plates_lists_those_around_outermost_first(self) -> None:
         assert get_plates() == ()
         with plate("a", 3), plate("b", 2):
-            assert [(frame.name, frame.dim, frame.size) for frame in get_plates()] == [("a", -1, 3), ("b", -2, 2)]
+            assert [(frame.name, frame.dim, frame.size) for frame in get_plates()] == [
+                ("a", -1, 3),
+                ("b", -2, 2),
+            ]
         with Messenger():
             assert get_plates() == ()
 
@@ -228,6 +233,27 @@ class TestThreads:
                 assert site.value.shape == (2 + me,)
                 (frame,) = site.cond_indep_stack
                 assert (frame.name, frame.dim) == (f"plate_{me}", -1)
+
+    def test_one_tracer_records_each_thread_apart(self) -> None:
+        together = threading.Barrier(3)
+
+        @trace
+        def model(me: int) -> None:
+            together.wait()
+            sample(f"z_{me}", dist.Normal(0.0, 1.0))
+            together.wait()
+
+        found: dict[int, list[str]] = {}
+        runs = [
+            threading.Thread(target=lambda me=me: found.update({me: model.get_trace(me).stochastic_nodes}))
+            for me in range(3)
+        ]
+        for thread in runs:
+            thread.start()
+        for thread in runs:
+            thread.join()
+        assert found == {me: [f"z_{me}"] for me in range(3)}
+        assert len(model.trace) == 0
 
     def test_one_handled_function_runs_in_many_threads_at_once(self) -> None:
         together = threading.Barrier(3)

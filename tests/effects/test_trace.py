@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -54,6 +55,13 @@ class TestRecording:
         value = handler()
         assert handler.trace.nodes["_RETURN"]["value"] is value
         assert handler.__name__ == "model"
+
+    def test_a_handler_can_be_copied(self) -> None:
+        handler = trace(model)
+        handler()
+        copied = copy.deepcopy(handler)
+        assert len(copied.trace) == 0
+        assert "z" in copied.get_trace()
 
     def test_as_a_decorator(self) -> None:
         @trace
@@ -266,14 +274,21 @@ class TestLogProb:
         recorded = trace(model).get_trace()
         recorded.nodes["x"]["value"] = torch.zeros(7)
         for compute in (recorded.log_prob_sum, recorded.compute_log_prob, recorded.compute_score_parts):
-            with pytest.raises(ValueError, match=r"(?s)site 'x'.*Sample Sites:.*x dist 3 \|.*value 7 \|") as caught:
+            with pytest.raises(
+                ValueError, match=r"(?s)site 'x'.*Sample Sites:.*x dist 3 \|.*value 7 \|"
+            ) as caught:
                 compute()
             assert "k dist" not in str(caught.value)
 
     @pytest.mark.parametrize("number", [float("nan"), float("inf")])
     def test_nan_warns_where_checks_are_on(self, number: float) -> None:
         recorded = Trace()
-        recorded.add_node("z", type="sample", fn=dist.Unit(torch.tensor(number), validate_args=False), value=torch.tensor([]))
+        recorded.add_node(
+            "z",
+            type="sample",
+            fn=dist.Unit(torch.tensor(number), validate_args=False),
+            value=torch.tensor([]),
+        )
         with settings.override(validation=False):
             recorded.copy().log_prob_sum()
         with settings.override(validation=True), pytest.warns(UserWarning, match=f"'z' sums to {number}"):
@@ -281,7 +296,9 @@ class TestLogProb:
 
     def test_impossible_values_do_not_warn(self) -> None:
         recorded = Trace()
-        recorded.add_node("z", type="sample", fn=dist.Unit(torch.tensor(-float("inf"))), value=torch.tensor([]))
+        recorded.add_node(
+            "z", type="sample", fn=dist.Unit(torch.tensor(-float("inf"))), value=torch.tensor([])
+        )
         assert recorded.log_prob_sum() == -float("inf")
 
 
@@ -417,7 +434,7 @@ class TestReading:
         before = contents()
         repr(recorded), repr(recorded.nodes), recorded.format_shapes(), recorded.topological_sort()
         recorded.stochastic_nodes, recorded.observation_nodes, recorded.param_nodes  # noqa: B018
-        recorded.reparameterized_nodes, recorded.successors("z"), recorded.predecessors("x")  # noqa: B018
+        recorded.reparameterized_nodes, recorded.successors("z"), recorded.predecessors("x")
         list(recorded.iter_stochastic_nodes()), len(recorded), list(recorded), recorded.copy()
         after = contents()
         assert before[1] == after[1]

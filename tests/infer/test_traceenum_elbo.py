@@ -14,8 +14,8 @@ import sumout
 import sumout.distributions as dist
 from sumout.effects import Messenger
 from sumout.effects.handlers import mask, scale, trace
-from sumout.errors import EnumerationError, MemoryLimitError, PlateError
-from sumout.infer import config_enumerate, log_evidence
+from sumout.errors import EnumerationError, ImpossibleEvidenceError, MemoryLimitError, PlateError
+from sumout.infer import config_enumerate, log_evidence, marginals
 from sumout.infer.trace_elbo import Trace_ELBO
 from sumout.infer.traceenum_elbo import TraceEnum_ELBO
 from sumout.plan import clear_plan_cache, plan_cache_info
@@ -51,7 +51,7 @@ def assert_same_gradients(loss: Tensor, exact: Tensor) -> None:
     assert loss.item() == pytest.approx(exact.item(), rel=1e-10)
     expected = gradients(exact)
     for name, each in gradients(loss).items():
-        torch.testing.assert_close(each, expected[name], rtol=1e-9, atol=1e-10, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(each, expected[name], rtol=1e-9, atol=1e-10, msg=f"{{}}: {name}".format)
 
 
 def mixture(x: Tensor) -> None:
@@ -70,9 +70,9 @@ def mixture_by_hand(x: Tensor) -> Tensor:
 
 
 def test_without_a_guide_the_loss_is_the_negative_log_evidence() -> None:
-    loss = TraceEnum_ELBO().differentiable_loss(mixture, no_guide, X)
-    assert_same_gradients(loss, -mixture_by_hand(X).sum())
-    assert_same_gradients(loss, -log_evidence(mixture)(X))
+    elbo = TraceEnum_ELBO()
+    assert_same_gradients(elbo.differentiable_loss(mixture, no_guide, X), -mixture_by_hand(X).sum())
+    assert_same_gradients(elbo.differentiable_loss(mixture, no_guide, X), -log_evidence(mixture)(X))
 
 
 def test_in_a_mask_and_a_subsampled_plate() -> None:
@@ -80,7 +80,9 @@ def test_in_a_mask_and_a_subsampled_plate() -> None:
 
     def model(x: Tensor) -> None:
         with sumout.plate("data", 30, subsample=torch.tensor([4, 9, 2])):
-            z = sumout.sample("z", dist.Bernoulli(param("rate", 0.3, dist.constraints.unit_interval)), infer=CHOICE)
+            z = sumout.sample(
+                "z", dist.Bernoulli(param("rate", 0.3, dist.constraints.unit_interval)), infer=CHOICE
+            )
             with mask(mask=kept):
                 sumout.sample("x", dist.Normal(param("loc", 0.5) * z, 1.0), obs=x)
 
@@ -206,6 +208,18 @@ def test_without_marks_it_is_trace_elbo() -> None:
     assert quiet.loss(model, guide, X) == pytest.approx(expected.item(), rel=1e-12)
 
 
+def test_marginals_given_what_the_guide_draws() -> None:
+    values = {"top": torch.ones(()).double(), "local": torch.tensor([0.0, 1.0, 1.0]).double()}
+    found = TraceEnum_ELBO().compute_marginals(drawn_and_summed, Fixed(values)(drawing), X)
+    assert set(found) == {"z"}
+    expected = marginals(sumout.condition(drawn_and_summed, data=values))(X)
+    torch.testing.assert_close(found["z"].probs, expected["z"].probs)
+    with pytest.raises(ValueError, match="num_particles=2"):
+        TraceEnum_ELBO(2).compute_marginals(drawn_and_summed, drawing, X)
+    with pytest.raises(ImpossibleEvidenceError, match="probability zero"):
+        TraceEnum_ELBO().compute_marginals(impossible, no_guide)
+
+
 # ------------------------------------------------------------------------------------------------------ economy
 
 
@@ -231,12 +245,13 @@ def test_the_loss_alone_keeps_no_gradients() -> None:
     assert all(leaf.grad is None for _, leaf in sumout.get_param_store().named_parameters())
 
 
-def test_impossible_observations_give_an_infinite_loss() -> None:
-    def model() -> None:
-        z = sumout.sample("z", dist.Bernoulli(0.5), infer=CHOICE)
-        sumout.factor("never", torch.where(z < 2, -torch.inf, 0.0))
+def impossible() -> None:
+    z = sumout.sample("z", dist.Bernoulli(0.5), infer=CHOICE)
+    sumout.factor("never", torch.where(z < 2, -torch.inf, 0.0))
 
-    assert TraceEnum_ELBO().loss(model, no_guide) == torch.inf
+
+def test_impossible_observations_give_an_infinite_loss() -> None:
+    assert TraceEnum_ELBO().loss(impossible, no_guide) == torch.inf
 
 
 # ---------------------------------------------------------------------------------------------------- wrong use
@@ -247,7 +262,9 @@ def test_marks_in_the_guide() -> None:
         sumout.sample("z", dist.Bernoulli(0.5))
 
     for default in ("parallel", "sequential"):
-        with pytest.raises(EnumerationError, match="'z' of the guide is marked for enumeration.*Leave the site out"):
+        with pytest.raises(
+            EnumerationError, match="'z' of the guide is marked for enumeration.*Leave the site out"
+        ):
             TraceEnum_ELBO().loss(model, config_enumerate(model, default))
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import MODELS, Model, Program, sumout_language
 
+from models import MODELS, Model, Program, sumout_language
 from sumout.effects import Message, Messenger, Trace
 from sumout.effects.handlers import (
     block,
@@ -137,6 +137,22 @@ def test_uncondition_leaves_nothing_observed(model: Model, rng_seed: int) -> Non
         assert free.nodes[name]["infer"]["obs"] is not None
 
 
+@given(models, seeds, seeds, st.data())
+def test_uncondition_undoes_condition(
+    model: Model, seed_of_data: int, rng_seed: int, data: st.DataObject
+) -> None:
+    names = data.draw(st.sets(st.sampled_from(model.latent)))
+    other = record(model.program(), seed_of_data)
+    values = {name: other.nodes[name]["value"] for name in names}
+    free = record(uncondition(condition(model.program(), data=values)), rng_seed)
+    expected = record(uncondition(model.program()), rng_seed)
+    assert list(free) == list(expected)
+    for name, site in sample_sites(expected).items():
+        assert torch.equal(free.nodes[name]["value"], site["value"])
+    for name, value in values.items():
+        assert free.nodes[name]["infer"]["obs"] is value
+
+
 # -------------------------------------------------------------------------------- who sees and who does not
 
 
@@ -256,7 +272,9 @@ def contents(recorded: Trace) -> Any:
 
 READERS: dict[str, Callable[[Trace, Program], Any]] = {
     "replay": lambda recorded, program: trace(replay(program, trace=recorded)).get_trace().log_prob_sum(),
-    "condition": lambda recorded, program: trace(condition(program, data=recorded)).get_trace().log_prob_sum(),
+    "condition": lambda recorded, program: (
+        trace(condition(program, data=recorded)).get_trace().log_prob_sum()
+    ),
     "copy": lambda recorded, program: recorded.copy().compute_log_prob(),
     "copied edits": lambda recorded, program: [
         site.update(value=None, scale=3.0) or site["infer"].update(colour="red")
@@ -331,7 +349,9 @@ HANDLERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 @given(models, st.lists(st.sampled_from(sorted(HANDLERS)), max_size=4), st.integers(0, 8))
-def test_handlers_put_everything_back_when_the_program_raises(model: Model, names: list[str], after: int) -> None:
+def test_handlers_put_everything_back_when_the_program_raises(
+    model: Model, names: list[str], after: int
+) -> None:
     before = get_rng_state()
     assert state.dims._names == {}
     raised = False

@@ -95,7 +95,7 @@ def assert_same(elbo: str, model: Callable, guide: Callable = nothing, **options
         ours = our_grads[name]
         assert (ours is None) == (theirs is None), name
         if ours is not None:
-            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8, msg=lambda text: f"{name}: {text}")
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8, msg=f"{{}}: {name}".format)
 
 
 # ------------------------------------------------------------------------------------------------------ mixtures
@@ -117,7 +117,9 @@ def mixture_guide(P: SimpleNamespace) -> None:
     P.sample("weights", dist.Dirichlet(P.param("alpha", 1 + start(3), constraint=constraints.positive)))
     with P.plate("components", 3):
         loc = P.param("q_loc", start(3, seed=2))
-        P.sample("locs", dist.Normal(loc, P.param("q_scale", start(3, seed=3), constraint=constraints.positive)))
+        P.sample(
+            "locs", dist.Normal(loc, P.param("q_scale", start(3, seed=3), constraint=constraints.positive))
+        )
 
 
 @pytest.mark.parametrize("particles", [1, 3])
@@ -137,7 +139,9 @@ def test_vectorized_particles() -> None:
         scale = P.param("q_scale", start(seed=3), constraint=constraints.positive)
         P.sample("loc", dist.Normal(P.param("q_loc", start(seed=2)), scale))
 
-    assert_same("TraceEnum_ELBO", model, guide, num_particles=5, vectorize_particles=True, max_plate_nesting=1)
+    assert_same(
+        "TraceEnum_ELBO", model, guide, num_particles=5, vectorize_particles=True, max_plate_nesting=1
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- chains
@@ -221,7 +225,9 @@ def test_local_guide_sites_and_a_subsampled_plate() -> None:
     def model(P: SimpleNamespace) -> None:
         weight = P.sample("weight", dist.Beta(2.0, 3.0))
         with P.plate("data", 60, subsample=torch.tensor([7, 3, 31, 59, 0, 12])):
-            shift = P.sample("shift", dist.Normal(0.0, P.param("spread", start(), constraint=constraints.positive)))
+            shift = P.sample(
+                "shift", dist.Normal(0.0, P.param("spread", start(), constraint=constraints.positive))
+            )
             z = P.sample("z", dist.Bernoulli(weight), infer=ENUMERATED)
             P.sample("x", dist.Normal(2 * z + shift, 1.0), obs=POINTS)
 
@@ -258,12 +264,16 @@ def test_a_factor_and_a_plate_that_is_a_loop() -> None:
 # ------------------------------------------------------------------------------------------------- without sums
 
 
-@pytest.mark.parametrize("particles", [{}, {"num_particles": 4}, {"num_particles": 4, "vectorize_particles": True}])
+@pytest.mark.parametrize(
+    "particles", [{}, {"num_particles": 4}, {"num_particles": 4, "vectorize_particles": True}]
+)
 def test_trace_elbo_with_both_kinds_of_gradients(particles: dict) -> None:
     """The score-function estimates agree too: both leave the same terms out of the costs."""
 
     def model(P: SimpleNamespace) -> None:
-        top = P.sample("top", dist.Bernoulli(P.param("rate", start() / 2, constraint=constraints.unit_interval)))
+        top = P.sample(
+            "top", dist.Bernoulli(P.param("rate", start() / 2, constraint=constraints.unit_interval))
+        )
         loc = P.sample("loc", dist.Normal(top, 1.0))
         with P.plate("data", 12, subsample=torch.arange(6)), P.scale(scale=1.5):
             z = P.sample("z", dist.Bernoulli(0.2 + 0.5 * top))

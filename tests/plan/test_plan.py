@@ -42,7 +42,7 @@ def chain(length: int, states: int) -> Structure:
     )
 
 
-def test_plan_imports_no_torch_funsor_or_numpy() -> None:
+def test_plan_imports_no_tensor_library() -> None:
     # The package's __init__ re-exports everything, so a bare namespace stands in for it.
     code = (
         "import sys, types, importlib.util, pathlib;"
@@ -50,7 +50,7 @@ def test_plan_imports_no_torch_funsor_or_numpy() -> None:
         "package.__path__ = [str(pathlib.Path(sys.argv[1]))];"
         "sys.modules['sumout'] = package;"
         "import sumout.plan;"
-        "print(sorted({'torch', 'funsor', 'numpy', 'pyro'} & set(sys.modules)))"
+        "print(sorted({'torch', 'funsor', 'pyro'} & set(sys.modules)))"
     )
     import sumout
 
@@ -142,8 +142,9 @@ def test_a_plan_over_the_memory_limit_names_its_variables() -> None:
         [(a + b, "") for a in "abcdefgh" for b in "abcdefgh" if a < b], dict.fromkeys("abcdefgh", 40)
     )
     plan = make_plan(clique)
-    with pytest.raises(MemoryLimitError, match=r"GiB and the limit is 1 GiB.*'a'.*memory_limit"):
+    with pytest.raises(MemoryLimitError, match=r"GiB and the limit is 1 GiB.*memory_limit") as refused:
         plan.check_memory(2**30)
+    assert sum(f"'{name}'" in str(refused.value) for name in "abcdefgh") == len(plan.largest_dims)
     plan.check_memory(2**80)
 
 

@@ -11,7 +11,7 @@ only once they were read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -56,6 +56,7 @@ class Message(MutableMapping[str, Any]):
     continuation: Callable[[Message], None] | None = None
     enum_dim: int | None = None
     enum_dims: dict[int, str] | None = None
+    _expanded: tuple[Any, Any] | None = None
     _extra: dict[str, Any] | None = None
     _kept: Kept | None = None
 
@@ -90,12 +91,25 @@ class Message(MutableMapping[str, Any]):
         new.continuation = self.continuation
         new.enum_dim = self.enum_dim
         new.enum_dims = self.enum_dims
+        new._expanded = self._expanded
         new._extra = None if self._extra is None else self._extra.copy()
         kept = self._kept
         new._kept = None if kept is None else Kept(kept.snapshot, kept.values.copy(), kept.provisional)
         return new
 
     __copy__ = copy
+
+    def expand_fn(self, batch_shape: Sequence[int]) -> None:
+        """Expands the distribution, and keeps the original: the same density without the repetition."""
+        plain = self.plain_fn
+        self.fn = self.fn.expand(batch_shape)
+        self._expanded = self.fn, plain
+
+    @property
+    def plain_fn(self) -> Any:
+        """``fn`` as it was before ``expand_fn``; ``fn`` itself where another was put in its place since."""
+        expanded = self._expanded
+        return expanded[1] if expanded is not None and expanded[0] is self.fn else self.fn
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Message.of, (dict(self),)

@@ -48,17 +48,17 @@ def score(site: Any) -> Score:
     Raises:
         ValueError: what the distribution says of the value, preceded by the site's name.
     """
-    unscaled = unscaled_log_prob(site)
+    unscaled = unscaled_log_prob(site, site.fn)
     return Score(unscaled, scale_and_mask(unscaled, site))
 
 
-def unscaled_log_prob(site: Any) -> Tensor:
-    """A site's log-probability before its scale and mask; raises as ``score`` does."""
+def unscaled_log_prob(site: Any, fn: Any) -> Tensor:
+    """A site's log-probability under ``fn``, before its scale and mask; raises as ``score`` does."""
     value = site.value
     if isinstance(value, (bool, int, float)):
-        value = torch.tensor(float(value), dtype=_dtype(site.fn))
+        value = torch.tensor(float(value), dtype=_dtype(fn))
     try:
-        result: Tensor = site.fn.log_prob(value, *site.args, **site.kwargs)
+        result: Tensor = fn.log_prob(value, *site.args, **site.kwargs)
     except ValueError as error:
         raise ValueError(f"While scoring site {site.name!r}: {error}") from error
     return result
@@ -90,7 +90,7 @@ def derive(site: Any, key: str, known: Mapping[str, Any]) -> dict[str, Any]:
         scaled = parts.scale_and_mask(site.scale, site.mask)
         return {"unscaled_log_prob": parts.log_prob, "log_prob": scaled.log_prob, **known, key: scaled}
     if "unscaled_log_prob" not in found and (key == "unscaled_log_prob" or "log_prob" not in found):
-        found["unscaled_log_prob"] = unscaled_log_prob(site)
+        found["unscaled_log_prob"] = unscaled_log_prob(site, site.fn)
     if key != "unscaled_log_prob":
         if "log_prob" not in found:
             found["log_prob"] = scale_and_mask(found["unscaled_log_prob"], site)

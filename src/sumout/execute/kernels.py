@@ -127,10 +127,11 @@ def _underflows(x: Tensor, y: Tensor, r: Tensor) -> bool:
     entry is right only if it is an exact zero: no summand has two finite factors.
     """
     info = torch.finfo(x.dtype)
+    threshold = info.tiny / info.eps**2
     with torch.no_grad():
-        suspects = r < info.tiny / info.eps**2
-        if not suspects.any():
+        if r.numel() == 0 or r.amin().item() >= threshold:
             return False
+        suspects = r < threshold
         summands = (x > -torch.inf).to(x.dtype) @ (y > -torch.inf).to(x.dtype)
         return bool((suspects & (summands > 0)).any())
 

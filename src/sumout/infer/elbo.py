@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sumout.infer.pair import Program, pair_nesting
+from sumout.infer.pair import Args, Kwargs, Program, pair_nesting
 from sumout.infer.particles import ParticlePlate
 
 
@@ -23,11 +23,11 @@ class ELBO(ABC):
 
     Args:
         num_particles: the number of estimates to take the mean of.
-        max_plate_nesting: tensor dimensions that the plates of model and guide take up; found by a trial run,
-            once, when it is needed and not given.
+        max_plate_nesting: tensor dimensions that the plates of model and guide take up; found by a trial
+            run, once, when it is needed and not given.
         vectorize_particles: whether the particles are a tensor dimension instead of a loop.
-        strict_enumeration_warning: whether to warn if sites are marked for enumeration and the objective does not
-            enumerate, or the other way round.
+        strict_enumeration_warning: whether to warn if sites are marked for enumeration and the objective does
+            not enumerate, or the other way round.
         retain_graph: what ``loss_and_grads`` tells autograd.
 
     Raises:
@@ -54,12 +54,7 @@ class ELBO(ABC):
 
     @abstractmethod
     def _estimate(
-        self,
-        model: Program,
-        guide: Program,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        nesting: int | None,
+        self, model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int | None
     ) -> Tensor:
         """One estimate of the bound, a scalar whose gradient estimates the bound's gradient.
 
@@ -80,7 +75,7 @@ class ELBO(ABC):
         return loss
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """The negative bound as a number; its gradient is added to the parameters' ``grad``, particle by particle."""
+        """The negative bound as a number; its gradient is added to the parameters' ``grad``."""
         loss = 0.0
         for estimate in self._estimates(model, guide, args, kwargs):
             loss -= float(estimate.detach())
@@ -92,23 +87,24 @@ class ELBO(ABC):
         """The loss as a ``torch.nn.Module``, to be trained by torch's own means."""
         return ELBOModule(model, guide, self)
 
-    def _estimates(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Iterator[Tensor]:
+    def _nesting(self, model: Program, guide: Program, args: Args, kwargs: Kwargs) -> int:
+        """``max_plate_nesting``, looked for if it is not known yet."""
+        if self.max_plate_nesting is None:
+            self.max_plate_nesting = pair_nesting(model, guide, args, kwargs)
+        return self.max_plate_nesting
+
+    def _estimates(self, model: Program, guide: Program, args: Args, kwargs: Kwargs) -> Iterator[Tensor]:
         """Estimates that sum to the bound's."""
         particles = self.num_particles
-        vectorize = self.vectorize_particles and particles > 1
-        if self.max_plate_nesting is None and (vectorize or self._needs_nesting):
-            self.max_plate_nesting = pair_nesting(model, guide, args, kwargs)
-        nesting = self.max_plate_nesting
-        if not vectorize:
-            for _ in range(particles):
-                estimate = self._estimate(model, guide, args, kwargs, nesting)
-                yield estimate / particles if particles > 1 else estimate
+        if particles > 1 and self.vectorize_particles:
+            nesting = self._nesting(model, guide, args, kwargs)
+            plate = ParticlePlate(particles, dim=-1 - nesting)
+            yield self._estimate(plate(model), plate(guide), args, kwargs, nesting + 1)
             return
-        assert nesting is not None
-        model, guide = (ParticlePlate(particles, dim=-1 - nesting)(program) for program in (model, guide))
-        yield self._estimate(model, guide, args, kwargs, nesting + 1)
+        known = self._nesting(model, guide, args, kwargs) if self._needs_nesting else None
+        for _ in range(particles):
+            estimate = self._estimate(model, guide, args, kwargs, known)
+            yield estimate / particles if particles > 1 else estimate
 
 
 class ELBOModule(torch.nn.Module):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-from torch import Tensor
 
 from sumout.effects import CondIndepStackFrame, Message, Trace
 from sumout.effects.handlers import BlockMessenger, enum, replay, trace
@@ -17,6 +15,8 @@ from sumout.infer.program import plate_nesting
 from sumout.settings import settings
 
 Program = Callable[..., Any]
+Args = tuple[Any, ...]
+Kwargs = Mapping[str, Any]
 
 
 def frames(site: Message) -> frozenset[CondIndepStackFrame]:
@@ -27,8 +27,8 @@ def frames(site: Message) -> frozenset[CondIndepStackFrame]:
 def trace_pair(
     model: Program,
     guide: Program,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    args: Args,
+    kwargs: Kwargs,
     first_available_dim: int | None = None,
 ) -> tuple[Trace, Trace]:
     """Runs the guide, then the model with the guide's values.
@@ -59,7 +59,7 @@ def sample_sites(trace: Trace) -> list[Message]:
     return [site for site in trace.nodes.values() if site.type == "sample" and not site_is_subsample(site)]
 
 
-def pair_nesting(model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+def pair_nesting(model: Program, guide: Program, args: Args, kwargs: Kwargs) -> int:
     """How many tensor dimensions the plates of both take up, found by running them once, unseen and unmarked.
 
     No handler outside sees the run, and the random state is put back after it.
@@ -74,15 +74,21 @@ def pair_nesting(model: Program, guide: Program, args: tuple[Any, ...], kwargs: 
     return max(plate_nesting(guide_trace), plate_nesting(model_trace))
 
 
-def check_plates(site: Message, log_prob: Tensor) -> None:
-    """Raises PlateError where a log-probability varies along a dimension that no plate of the site declares."""
-    declared = {frame.dim for frame in site.cond_indep_stack}
-    for dim in range(-log_prob.dim(), 0):
-        if log_prob.shape[dim] > 1 and dim not in declared:
-            raise PlateError(
-                f"Site {site.name!r} varies along dim {dim} (size {log_prob.shape[dim]}), which belongs to no plate "
-                "around it. Declare it with a plate, or make it part of the event with .to_event()."
-            )
+def check_plates(sites: Iterable[Message]) -> None:
+    """Checks that log-probabilities vary along dimensions of plates only.
+
+    Raises:
+        PlateError: naming the site and the dimension.
+    """
+    for site in sites:
+        shape = site["log_prob"].shape
+        declared = {frame.dim for frame in site.cond_indep_stack}
+        for dim in range(-len(shape), 0):
+            if shape[dim] > 1 and dim not in declared:
+                raise PlateError(
+                    f"Site {site.name!r} varies along dim {dim} (size {shape[dim]}), which belongs to no plate "
+                    "around it. Declare it with a plate, or make it part of the event with .to_event()."
+                )
 
 
 def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
@@ -106,8 +112,8 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
             )
     if lacking:
         warnings.warn(
-            f"Latent sites of the model that the guide lacks are drawn from the prior: {lacking}. Add them to the "
-            "guide, or enumerate the discrete ones (config_enumerate with TraceEnum_ELBO).",
+            f"Latent sites of the model that the guide lacks are drawn from the prior: {lacking}. Add them to "
+            "the guide, or enumerate the discrete ones (config_enumerate with TraceEnum_ELBO).",
             stacklevel=5,
         )
 
@@ -122,6 +128,6 @@ def _check_shapes(model: Message, guide: Message) -> None:
             sizes = [shape[dim] if len(shape) >= -dim else 1 for shape in (expected, found)]
             if sizes[0] != sizes[1] and dim not in enumerated:
                 raise ModelError(
-                    f"Site {model.name!r} has {attribute} {tuple(expected)} in the model and {tuple(found)} in the "
-                    "guide. Give both the same plates and the same .to_event()."
+                    f"Site {model.name!r} has {attribute} {tuple(expected)} in the model and {tuple(found)} in "
+                    "the guide. Give both the same plates and the same .to_event()."
                 )

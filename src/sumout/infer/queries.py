@@ -13,14 +13,13 @@ from torch import Tensor
 
 from sumout.effects import Trace
 from sumout.errors import EvidenceError, ImpossibleEvidenceError, nearest
-from sumout.execute import LOG_SUM_EXP, MAX_SUM, Result, Semiring, execute
+from sumout.execute import MAX_SUM
 from sumout.factors import FactorGraph
 from sumout.infer.program import EnumeratedProgram
 from sumout.infer.readout import graph_marginal, graph_state, site_marginal, site_value
 from sumout.infer.result import Assignment, Marginals
+from sumout.infer.solve import solve
 from sumout.lower import lower
-from sumout.plan import make_plan
-from sumout.settings import settings
 
 Target = Callable[..., Any] | FactorGraph
 """What can be asked: a program, called with its own arguments, or a graph, called with ``evidence={...}``."""
@@ -44,17 +43,6 @@ class _Question:
         if args or kwargs:
             raise TypeError("A query of a FactorGraph takes one argument, evidence={name: state or index}.")
         return (self.graph.condition(evidence) if evidence else self.graph), None
-
-
-def _solve(graph: FactorGraph, semiring: Semiring = LOG_SUM_EXP, names: Iterable[str] = ()) -> Result:
-    plan = make_plan(graph.structure, tuple(names))
-    if graph.factors:
-        tables = [factor.data for factor in graph.factors]
-        backward = bool(plan.readouts) or (
-            torch.is_grad_enabled() and any(table.requires_grad for table in tables)
-        )
-        plan.check_memory(settings.memory_limit, tables[0].element_size(), backward)
-    return execute(plan, graph, semiring)
 
 
 def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Callable[..., Tensor]:
@@ -85,7 +73,7 @@ def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Cal
 
     def query(*args: Any, **kwargs: Any) -> Tensor:
         graph, _ = question(*args, **kwargs)
-        return _solve(graph).value
+        return solve(graph).value
 
     return query
 
@@ -122,7 +110,7 @@ def marginals(
     def query(*args: Any, **kwargs: Any) -> Marginals:
         graph, trace = question(*args, **kwargs)
         names = _names(graph, wanted)
-        result = _solve(graph, names=names)
+        result = solve(graph, marginals=names)
         _refuse_impossible(result.value)
         values = {
             name: graph_marginal(result.marginal(name))
@@ -163,13 +151,13 @@ def map_assignment(target: Target, *, max_plate_nesting: int | None = None) -> C
 
     def query(*args: Any, **kwargs: Any) -> Assignment:
         graph, trace = question(*args, **kwargs)
-        result = _solve(graph, MAX_SUM)
+        result = solve(graph, MAX_SUM)
         _refuse_impossible(result.value)
         values = {
             name: graph_state(graph, name, choice) if trace is None else site_value(trace.nodes[name], choice)
             for name, choice in ((name, result.assignment[name]) for name in graph.variables)
         }
-        return Assignment(values, result.plan, graph.states, result.value, lambda: _solve(graph).value)
+        return Assignment(values, result.plan, graph.states, result.value, lambda: solve(graph).value)
 
     return query
 

@@ -26,7 +26,8 @@ class SVI:
         model: a program.
         guide: a program with the same arguments that draws the model's latent sites.
         optim: steps parameters by name, e.g. ``optim.Adam({"lr": 0.01})``.
-        loss: an ``ELBO``, or a function ``loss(model, guide, *args, **kwargs)`` that gives a scalar with a gradient.
+        loss: an ``ELBO``, or a function ``loss(model, guide, *args, **kwargs)`` that gives a scalar with a
+            gradient.
 
     Raises:
         TypeError: if ``optim`` is not a ``ParamOptimizer``.
@@ -48,8 +49,8 @@ class SVI:
     def __init__(self, model: Program, guide: Program, optim: ParamOptimizer, loss: ELBO | Loss) -> None:
         if not isinstance(optim, ParamOptimizer):
             raise TypeError(
-                f"optim is {optim!r}; it is one of sumout.optim, e.g. sumout.optim.Adam({{'lr': 0.01}}), which steps "
-                "parameters by name as programs make them."
+                f"optim is {optim!r}; it is one of sumout.optim, e.g. sumout.optim.Adam({{'lr': 0.01}}), which "
+                "steps parameters by name as programs make them."
             )
         self.model = model
         self.guide = guide
@@ -59,7 +60,7 @@ class SVI:
     def step(self, *args: Any, **kwargs: Any) -> float:
         """Takes one step of the optimizer; gives the loss before it.
 
-        Only parameters that model or guide used and that got a gradient are stepped; all gradients are cleared.
+        Parameters that model or guide used are stepped if they got a gradient; gradients are cleared.
         """
         with TraceMessenger(param_only=True) as capture:
             loss = self._loss_and_grads(*args, **kwargs)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +10,7 @@ from torch import Tensor
 from sumout.effects import Message
 from sumout.infer.elbo import ELBO
 from sumout.infer.estimator import subtract_guide
-from sumout.infer.pair import Program, check_plates, frames, sample_sites, trace_pair
+from sumout.infer.pair import Args, Kwargs, Program, check_plates, frames, sample_sites, trace_pair
 from sumout.settings import settings
 
 
@@ -20,8 +18,9 @@ class Trace_ELBO(ELBO):
     """``log p(x, z) - log q(z)`` at values ``z`` drawn by the guide.
 
     Values that are differentiable by the guide's parameters give pathwise gradients, others score-function
-    gradients, whose costs leave out what lies in other elements of the site's plates. Unbiased for every program.
-    The arguments are those of ``ELBO``.
+    gradients, whose costs leave out what lies in other elements of the site's plates. Both are unbiased.
+    The arguments are those of ``ELBO``. The methods raise ``PlateError`` for a dimension that no plate declares
+    and ``ModelError`` for a site whose shapes differ between model and guide.
 
     >>> import sumout
     >>> import sumout.distributions as dist
@@ -35,25 +34,22 @@ class Trace_ELBO(ELBO):
     >>> bool(abs(loss - exact) < 1e-5)  # exact with any number of particles, as the guide is the posterior
     True
 
-    Source: Ranganath, Gerrish and Blei, *Black box variational inference* (2014), eqs. 2 and 5; Kingma and Welling,
-    *Auto-encoding variational Bayes* (2014), eq. 4.
+    Source: Ranganath, Gerrish and Blei, *Black box variational inference* (2014), eqs. 2 and 5; Kingma and
+    Welling, *Auto-encoding variational Bayes* (2014), eq. 4.
     """
 
     def _estimate(
-        self,
-        model: Program,
-        guide: Program,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        nesting: int | None,
+        self, model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int | None
     ) -> Tensor:
-        model_sites, guide_sites = map(sample_sites, trace_pair(model, guide, args, kwargs))
+        model_trace, guide_trace = trace_pair(model, guide, args, kwargs)
+        model_trace.compute_log_prob()
+        guide_trace.compute_score_parts()
+        model_sites, guide_sites = sample_sites(model_trace), sample_sites(guide_trace)
         if self.strict_enumeration_warning:
             _warn_if_marked(guide_sites)
         if settings.validation:
-            for site in (*model_sites, *guide_sites):
-                check_plates(site, site["log_prob"])
-        log_model = sum((site["log_prob_sum"] for site in model_sites), start=torch.zeros(()))
+            check_plates((*model_sites, *guide_sites))
+        log_model = torch.as_tensor(model_trace.log_prob_sum())
         return subtract_guide(
             log_model, guide_sites, lambda: [(frames(site), site["log_prob"]) for site in model_sites]
         )
@@ -63,7 +59,7 @@ def _warn_if_marked(guide: list[Message]) -> None:
     marked = [site.name for site in guide if site.infer.get("enumerate") == "parallel"]
     if marked:
         warnings.warn(
-            f"Trace_ELBO samples sites that are marked for enumeration: {marked}. Use TraceEnum_ELBO to sum them out, "
-            "or take the marks away.",
+            f"Trace_ELBO samples sites that are marked for enumeration: {marked}. Use TraceEnum_ELBO to sum them "
+            "out, or take the marks away.",
             stacklevel=6,
         )

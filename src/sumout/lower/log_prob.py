@@ -2,12 +2,16 @@
 
 A chain of a thousand steps scores the same family a thousand times on small tensors. Sites that are alike
 are therefore stacked and scored as one, which saves the launches and, in training, the autograd nodes. Two
-families of cases are known; any other site is scored by its own distribution:
+cases are known; any other site is scored by its own distribution:
 
 - an enumerated Categorical takes all its states in order, so its table is the table of its parameters;
 - a density that is elementwise in value and parameters can be taken of stacked values and parameters.
 
-Parameters that a plate expanded are taken unexpanded: their table does not depend on the plate.
+All are scored by ``plain_fn``, unexpanded by plates: a table along which nothing varies is not made.
+
+A mask takes a site out of the density. For an enumerated site that means that nothing is learnt from it, as
+when it is drawn from its distribution and ignored: its table stays and sums to one. (Without its table, the
+sum over its states would count them.) The padding of a masked chain thus leaves the evidence alone.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from torch.distributions.utils import probs_to_logits
 import sumout.distributions as dist
 from sumout.distributions.families import elementwise_parameters
 from sumout.effects import Message
-from sumout.effects.scoring import apply_mask, score
+from sumout.effects.scoring import apply_mask, unscaled_log_prob
 
 
 class Table(NamedTuple):
@@ -56,36 +60,36 @@ def _key(site: Message) -> Key | None:
     """What sites must share to be scored as one, the scorer first; ``None`` for a site of no known case."""
     if site.args or site.kwargs:
         return None
-    mask: Any = site.mask.shape if isinstance(site.mask, Tensor) else site.mask
-    fn = site.fn
+    fn = site.plain_fn
     if type(fn) is dist.Categorical and site.enum_dim is not None:
         param = fn._param
-        return _categorical, param is fn.__dict__.get("probs"), param.shape, param.stride(), param.dtype, mask
+        return _categorical, param is fn.__dict__.get("probs"), param.shape, param.dtype
     events = 0
     if type(fn) is dist.Independent:
         events, fn = fn.reinterpreted_batch_ndims, fn.base_dist
     names = elementwise_parameters(fn)
     if names is None or not isinstance(site.value, Tensor):
         return None
-    layout: list[Any] = [_elementwise, type(fn), names, events, mask, fn._validate_args]
+    mask = _mask(site)
+    kind = mask.shape if isinstance(mask, Tensor) else mask
+    layout: list[Any] = [_elementwise, type(fn), names, events, kind, fn._validate_args]
     for tensor in (site.value, *[fn.__dict__[name] for name in names]):
-        layout += (tensor.shape, tensor.stride(), tensor.dtype)
+        layout += (tensor.shape, tensor.dtype)
     return tuple(layout)
 
 
 def _by_itself(sites: Sequence[Message], key: Key) -> list[Table]:
-    log_prob = apply_mask(score(sites[0]).unscaled_log_prob, sites[0].mask)
-    expanded = [place - log_prob.ndim for place, stride in enumerate(log_prob.stride()) if stride == 0]
-    return _unstacked(_narrowed(log_prob, expanded).unsqueeze(0), tuple(range(-log_prob.ndim, 0)))
+    (site,) = sites
+    log_prob = apply_mask(unscaled_log_prob(site, site.plain_fn), _mask(site))
+    return _unstacked(log_prob.unsqueeze(0), tuple(range(-log_prob.ndim, 0)))
 
 
 def _categorical(sites: Sequence[Message], key: Key) -> list[Table]:
     """Enumerated Categoricals: the states are the parameters' last dimension."""
     of_probs = key[1]
-    table = _stack([_unexpanded(site.fn._param, 1) for site in sites])
+    table = _stack([site.plain_fn._param for site in sites])
     if of_probs:
         table = probs_to_logits(table)
-    table = _masked(table, sites, 1)
     own = sites[0].enum_dim
     assert own is not None
     tables = _unstacked(table, (*range(2 - table.ndim, 0), own))
@@ -101,12 +105,10 @@ def _categorical(sites: Sequence[Message], key: Key) -> list[Table]:
 def _elementwise(sites: Sequence[Message], key: Key) -> list[Table]:
     """Densities that are elementwise in the value and in the parameters."""
     _, family, names, events, _, validate = key[:6]
-    bases = [site.fn.base_dist for site in sites] if events or type(sites[0].fn) is dist.Independent else None
-    fns = bases or [site.fn for site in sites]
-    # Along the dimensions of an event all entries are summed, so there a repeated entry must stay.
+    fns = [site.plain_fn for site in sites]
+    if type(fns[0]) is dist.Independent:
+        fns = [fn.base_dist for fn in fns]
     columns = [[site.value for site in sites], *([fn.__dict__[name] for fn in fns] for name in names)]
-    if not events:
-        columns = [[_unexpanded(each, 0) for each in column] for column in columns]
     stacked = [_stack(column) for column in columns]
     rank = max(each.ndim for each in stacked)
     value, *parameters = (
@@ -118,11 +120,11 @@ def _elementwise(sites: Sequence[Message], key: Key) -> list[Table]:
         log_prob: Tensor = fn.log_prob(value)
     except ValueError:
         for site in sites:
-            score(site)  # Says which site it is.
+            unscaled_log_prob(site, site.plain_fn)  # Says which site it is.
         raise
     if events:
         log_prob = log_prob.sum(tuple(range(-events, 0)))
-    log_prob = _masked(log_prob, sites, 0)
+    log_prob = _masked(log_prob, [_mask(site) for site in sites])
     return _unstacked(log_prob, tuple(range(1 - log_prob.ndim, 0)))
 
 
@@ -130,32 +132,21 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0].unsqueeze(0)
 
 
-def _unexpanded(x: Tensor, events: int) -> Tensor:
-    """``x`` with the batch dimensions that ``expand`` made brought back to size one."""
-    batch = x.ndim - events
-    return _narrowed(x, [place for place in range(batch) if x.stride(place) == 0])
+def _mask(site: Message) -> bool | Tensor | None:
+    return None if site.enum_dim is not None else site.mask
 
 
-def _narrowed(x: Tensor, places: Sequence[int]) -> Tensor:
-    for place in places:
-        if x.shape[place] > 1:
-            x = x.narrow(place, 0, 1)
-    return x
-
-
-def _masked(log_prob: Tensor, sites: Sequence[Message], trailing: int) -> Tensor:
-    """Applies the sites' masks, which are all of one kind; ``trailing`` dimensions are not of the batch."""
-    mask = sites[0].mask
-    if not isinstance(mask, Tensor):
-        return apply_mask(log_prob, mask)
-    stacked = _stack([site.mask for site in sites if isinstance(site.mask, Tensor)])
-    stacked = stacked.reshape(*stacked.shape, *(1,) * trailing)
-    rank = max(stacked.ndim, log_prob.ndim)
-    stacked, log_prob = (
-        each.reshape(each.shape[0], *(1,) * (rank - each.ndim), *each.shape[1:])
-        for each in (stacked, log_prob)
+def _masked(log_prob: Tensor, masks: Sequence[bool | Tensor | None]) -> Tensor:
+    """Applies the masks of stacked sites, which are all of one kind."""
+    tensors = [mask for mask in masks if isinstance(mask, Tensor)]
+    if not tensors:
+        return apply_mask(log_prob, masks[0])
+    mask = _stack(tensors)
+    rank = max(mask.ndim, log_prob.ndim)
+    mask, log_prob = (
+        each.reshape(each.shape[0], *(1,) * (rank - each.ndim), *each.shape[1:]) for each in (mask, log_prob)
     )
-    return apply_mask(log_prob, stacked)
+    return apply_mask(log_prob, mask)
 
 
 def _unstacked(log_prob: Tensor, dims: tuple[int, ...]) -> list[Table]:

@@ -51,7 +51,10 @@ def lower(trace: Trace) -> FactorGraph:
     for site in sites:
         for frame in site.cond_indep_stack:
             if frame.dim is not None:
-                plates[frame.name] = Plate(frame.size, frame.scale)
+                size = frame.size
+                if size < 0:  # A plate that was made without a size has that of its sites.
+                    size = max(_size_along(site, frame.dim), plates.get(frame.name, Plate(1)).size)
+                plates[frame.name] = Plate(size, frame.scale)
         if site.enum_dim is not None:
             assert site.name is not None
             size = site.value.shape[site.enum_dim - len(site.fn.event_shape)]
@@ -64,6 +67,11 @@ def lower(trace: Trace) -> FactorGraph:
 def lower_site(site: Message) -> Factor:
     """The factor of a single site; inputs are in the order of their tensor dimensions, leftmost first."""
     return _factor(site, log_probs([site])[0], {})
+
+
+def _size_along(site: Message, dim: int) -> int:
+    shapes = site.fn.batch_shape, site.value.shape[: site.value.ndim - site.fn.event_dim]
+    return max((shape[dim] for shape in shapes if len(shape) >= -dim), default=1)
 
 
 def _ordinal(site: Message) -> frozenset[str]:

@@ -12,8 +12,7 @@ from sumout.errors import PlateError
 def expand_to_plates(msg: Message) -> None:
     """Expands the distribution of a sample site along the plates that the site has met so far.
 
-    Nothing is copied: an expanded dimension has stride zero, by which one sees later that nothing varies
-    along it.
+    The site keeps the original too (``plain_fn``), by which one sees later that nothing varies along a plate.
 
     Raises:
         PlateError: if the batch shape has another size than the plate along the plate's dimension.
@@ -46,9 +45,9 @@ def expand_to_plates(msg: Message) -> None:
         target[dim] = size
     if target is None:
         return
-    msg.fn = expanded = fn.expand(target)
-    if expanded.has_rsample != fn.has_rsample:
-        expanded.has_rsample = fn.has_rsample  # an attribute of the instance, which expand() forgets
+    msg.expand_fn(target)
+    if msg.fn.has_rsample != fn.has_rsample:
+        msg.fn.has_rsample = fn.has_rsample  # an attribute of the instance, which expand() forgets
 
 
 class BroadcastMessenger(Messenger):

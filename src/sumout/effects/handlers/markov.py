@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
@@ -89,20 +88,26 @@ class MarkovMessenger(ReentrantMessenger):
         contexts = self._contexts
         here = contexts.position
         infer = msg.infer
-        scope = infer.get("_markov_scope")
-        if scope is None:
-            scope = infer["_markov_scope"] = Counter()
-            infer["_markov_near_scope"] = Counter()
         reach = set().union(*contexts.names[max(0, here - self.history) : here + 1])
-        scope.update(reach)
         # Nearly in reach: a neighbouring branch, one that started from here, and what is one step further back.
         nearly = reach.union(contexts.left.get(here, ()), contexts.left.get(here + 1, ()))
         if here > self.history:
             nearly |= contexts.names[here - self.history - 1]
-        infer["_markov_near_scope"].update(nearly)
+        _count(infer, "_markov_scope", reach)
+        _count(infer, "_markov_near_scope", nearly)
         infer["_markov_depth"] = 1 + infer.get("_markov_depth", 0)
         infer["_markov_last"] = contexts.last and infer.get("_markov_last", True)
         contexts.names[here].add(msg.name or "")
+
+
+def _count(infer: dict[str, Any], key: str, names: Collection[str]) -> None:
+    """Adds one for each of the names; a plain dictionary, as most sites lie in one chain."""
+    counts = infer.get(key)
+    if counts is None:
+        infer[key] = dict.fromkeys(names, 1)
+    else:
+        for name in names:
+            counts[name] = counts.get(name, 0) + 1
 
 
 class MarkovIterator(MarkovMessenger, Generic[T]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
@@ -26,6 +27,15 @@ def identify_dense_edges(trace: Trace) -> None:
         trace.add_edge(earlier, later)
 
 
+class _Run(threading.local):
+    """The record of this thread's run; one handler may record several threads at once."""
+
+    trace: Trace
+
+    def __reduce__(self) -> tuple[type[_Run], tuple[()]]:
+        return _Run, ()  # a copy of a handler begins with no run
+
+
 class TraceMessenger(Messenger):
     """Records every ``sample`` and ``param`` site of a run.
 
@@ -44,7 +54,20 @@ class TraceMessenger(Messenger):
     def __init__(self, graph_type: GraphType | None = None, param_only: bool | None = None) -> None:
         self.graph_type: GraphType = "flat" if graph_type is None else graph_type
         self.param_only = bool(param_only)
+        self._run = _Run()
         self.trace = Trace(self.graph_type)
+
+    @property
+    def trace(self) -> Trace:
+        """The record of the run that is going on in this thread, or else of its last one."""
+        run = self._run
+        if not hasattr(run, "trace"):
+            run.trace = Trace(self.graph_type)
+        return run.trace
+
+    @trace.setter
+    def trace(self, trace: Trace) -> None:
+        self._run.trace = trace
 
     def __enter__(self: Self) -> Self:
         super().__enter__()
@@ -79,10 +102,10 @@ class TraceMessenger(Messenger):
     def _pyro_post_sample(self, msg: Message) -> None:
         if self.param_only or msg.infer.get("_do_not_trace"):
             return
-        self.trace.record(msg)
+        self._run.trace.record(msg)
 
     def _pyro_post_param(self, msg: Message) -> None:
-        self.trace.record(msg)
+        self._run.trace.record(msg)
 
 
 class TraceHandler(Generic[P, T]):
@@ -99,8 +122,7 @@ class TraceHandler(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.msngr:
-            trace = self.msngr.trace
-            trace.record(Message(type="args", name="_INPUT", args=args, kwargs=kwargs))
+            self.msngr.trace.record(Message(type="args", name="_INPUT", args=args, kwargs=kwargs))
             try:
                 result = self.fn(*args, **kwargs)
             except (ValueError, RuntimeError) as error:
