@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import opt_einsum
 
-from sumout.plan.problem import Pairs, PathFinder, Problem, pairs_from_order
+from sumout.plan.problem import Contraction, Pairs, PathFinder, Problem, pairs_from_order
 
 
 class _Interaction:
@@ -32,6 +32,14 @@ class _Interaction:
         for each, others in self.near.items():
             others.discard(each)
         self.left = [each for each in self.near if each not in problem.keep]
+
+    def those_left(self, contraction: Contraction) -> list[str]:
+        """The variables that a contraction has not summed out yet; the others leave the graph."""
+        for each in self.left:
+            if not contraction.users[each]:
+                self.eliminate(each)
+        self.left = [each for each in self.left if each in self.near]
+        return self.left
 
     def clique_size(self, variable: str) -> int:
         return self.problem.elements(self.near[variable]) * self.problem.sizes[variable]
@@ -86,29 +94,55 @@ def min_weight(problem: Problem) -> Pairs:
 def balanced(problem: Problem) -> Pairs:
     """Rounds of variables no two of which are neighbours, those first of which there are many alike.
 
-    A variable waits for a later round if its table would be larger than the largest of a ``min_weight`` order
-    times the largest variable: that bound admits the squared messages of a scan and no worse.
+    Before the first round, each operand is multiplied into one that has all its variables, if there is one, so
+    that the rounds need not come back to it.
+
+    No table is made that is larger than the largest of a ``min_weight`` order times the largest variable, as
+    far as that can be avoided: the bound admits the squared messages of a scan and no worse.
     """
     graph = _Interaction(problem)
     ceiling = max((problem.sizes[each] for each in graph.left), default=1) * _largest_clique(problem)
-    order: list[str] = []
-    left = graph.left
-    while left:
+    contraction = Contraction(problem)
+    _absorb(contraction, ceiling)
+    while left := graph.those_left(contraction):
         looks = {each: (graph.clique_size(each), len(graph.near[each])) for each in left}
         alike = Counter(look for look in looks.values() if look[0] <= ceiling)
         left.sort(key=lambda each: (-alike[looks[each]], looks[each]))
+        # What looks like nothing else can wait: the end of a chain would cost every round a step of its own.
+        many = alike[looks[left[0]]] // 2
         chosen: list[str] = []
         blocked: set[str] = set()
         for each in left:
-            if each not in blocked and (looks[each][0] <= ceiling or not chosen):
+            if each not in blocked and (alike[looks[each]] > many or not chosen):
                 chosen.append(each)
                 blocked |= graph.near[each]
         for each in chosen:
-            graph.eliminate(each)
-        gone = set(chosen)
-        left = [each for each in left if each not in gone]
-        order += chosen
-    return pairs_from_order(problem, order)
+            contraction.multiply_all(contraction.users[each])
+    contraction.multiply_all(contraction.live)
+    return contraction.pairs
+
+
+def _absorb(contraction: Contraction, ceiling: int) -> None:
+    """Multiplies operands into others that have all their variables, spread evenly over those."""
+    problem = contraction.problem
+    scopes = {number: dims - problem.keep for number, dims in contraction.live.items()}
+    hosts: dict[int, list[int]] = {}
+    for number in sorted(scopes, key=lambda number: len(scopes[number])):
+        scope = scopes[number]
+        if not scope:
+            continue
+        others = set.intersection(*(contraction.users[each] for each in scope)) - {number}
+        wider = [
+            (len(hosts.get(other, ())), other)
+            for other in others
+            if len(scopes[other]) > len(scope)
+            and problem.elements(contraction.live[other] | contraction.live[number]) <= ceiling
+        ]
+        if wider:
+            hosts.setdefault(min(wider)[1], []).append(number)
+    for host, guests in hosts.items():
+        if not any(host in others for others in hosts.values()):
+            contraction.multiply_all([host, *guests])
 
 
 def _largest_clique(problem: Problem) -> int:

@@ -27,39 +27,53 @@ class Problem:
 PathFinder = Callable[[Problem], Pairs]
 
 
+class Contraction:
+    """A contraction in the making: the operands that are left, and the pairs that were multiplied so far."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.pairs: Pairs = []
+        self.live: dict[int, frozenset[str]] = dict(enumerate(problem.operands))
+        self.users: dict[str, set[int]] = {}
+        for number, dims in self.live.items():
+            for each in dims:
+                self.users.setdefault(each, set()).add(number)
+
+    def multiply(self, lhs: int, rhs: int) -> int:
+        """Multiplies two operands and sums out what no other needs; returns the number of the result."""
+        union = self.live.pop(lhs) | self.live.pop(rhs)
+        number = len(self.problem.operands) + len(self.pairs)
+        self.pairs.append((lhs, rhs))
+        for each in union:
+            self.users[each] -= {lhs, rhs}
+        left = frozenset(each for each in union if each in self.problem.keep or self.users[each])
+        for each in left:
+            self.users[each].add(number)
+        self.live[number] = left
+        return number
+
+    def multiply_all(self, numbers: Iterable[int]) -> None:
+        """Multiplies operands, always the two smallest: equal ones pair up as a balanced tree."""
+        heap = [(self.problem.elements(self.live[number]), number) for number in numbers]
+        heapify(heap)
+        while len(heap) > 1:
+            (_, lhs), (_, rhs) = heappop(heap), heappop(heap)
+            number = self.multiply(lhs, rhs)
+            heappush(heap, (self.problem.elements(self.live[number]), number))
+
+
 def pairs_from_order(problem: Problem, order: Iterable[str]) -> Pairs:
     """The contraction path of an elimination order.
 
-    To eliminate a variable, the operands that contain it are multiplied, smallest first, and it is summed out
-    of the last product. Equal operands thus pair up as a balanced tree, which can run as few batched steps.
+    To eliminate a variable, the operands that contain it are multiplied, and it is summed out of the last
+    product.
 
     >>> sizes = dict.fromkeys("abc", 2)
     >>> pairs_from_order(Problem([frozenset("ab"), frozenset("bc"), frozenset("a")], frozenset("c"), sizes), "ab")
     [(2, 0), (3, 1)]
     """
-    live: dict[int, frozenset[str]] = dict(enumerate(problem.operands))
-    users: dict[str, set[int]] = {}
-    for number, dims in live.items():
-        for each in dims:
-            users.setdefault(each, set()).add(number)
-    pairs: Pairs = []
-
-    def merge_all(numbers: Iterable[int]) -> None:
-        heap = [(problem.elements(live[number]), number) for number in numbers]
-        heapify(heap)
-        while len(heap) > 1:
-            (_, lhs), (_, rhs) = heappop(heap), heappop(heap)
-            union = live.pop(lhs) | live.pop(rhs)
-            number = len(problem.operands) + len(pairs)
-            pairs.append((lhs, rhs))
-            for each in union:
-                users[each] -= {lhs, rhs}
-            live[number] = frozenset(each for each in union if each in problem.keep or users[each])
-            for each in live[number]:
-                users[each].add(number)
-            heappush(heap, (problem.elements(live[number]), number))
-
+    contraction = Contraction(problem)
     for variable in order:
-        merge_all(users[variable])
-    merge_all(live)
-    return pairs
+        contraction.multiply_all(contraction.users[variable])
+    contraction.multiply_all(contraction.live)
+    return contraction.pairs
