@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import pyro.distributions as dist
+import torch.nn.functional as F
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
 
 PARAMETERS: dict[type, tuple[tuple[str, ...], ...]] = {
     dist.Bernoulli: (("probs",), ("logits",)),
@@ -20,6 +23,22 @@ PARAMETERS: dict[type, tuple[tuple[str, ...], ...]] = {
     dist.Poisson: (("rate",),),
     dist.StudentT: (("df", "loc", "scale"),),
 }
+
+
+_DISTRIBUTIONS: dict[type, bool] = {}
+
+
+def is_distribution(fn: Any) -> bool:
+    """Whether ``fn`` is one of Pyro's distributions; asked at every site, so the answer is kept by type.
+
+    >>> is_distribution(dist.Normal(0.0, 1.0)), is_distribution(len)
+    (True, False)
+    """
+    kind = type(fn)
+    known = _DISTRIBUTIONS.get(kind)
+    if known is None:
+        known = _DISTRIBUTIONS[kind] = isinstance(fn, TorchDistributionMixin)
+    return known
 
 
 def elementwise_parameters(fn: Any) -> tuple[str, ...] | None:
@@ -34,3 +53,22 @@ def elementwise_parameters(fn: Any) -> tuple[str, ...] | None:
     """
     found = [names for names in PARAMETERS.get(type(fn), ()) if all(name in fn.__dict__ for name in names)]
     return found[0] if len(found) == 1 else None
+
+
+def elementwise_log_prob(fn: Any, value: Tensor) -> Tensor:
+    """``fn.log_prob(value)``, with as little as possible done on the broadcast shape of parameters and value.
+
+    A Bernoulli is linear in its value, ``x * logits + log(1 - p)``: its logarithms are taken of the
+    parameters alone. (``logsigmoid`` is exact where ``softplus`` is cut off.)
+
+    >>> import torch
+    >>> elementwise_log_prob(dist.Bernoulli(torch.tensor(0.25)), torch.tensor([0.0, 1.0])).exp()
+    tensor([0.7500, 0.2500])
+    """
+    if type(fn) is dist.Bernoulli:
+        if fn._validate_args:
+            fn._validate_sample(value)
+        logits = fn.logits
+        return value * logits + F.logsigmoid(-logits)
+    log_prob: Tensor = fn.log_prob(value)
+    return log_prob

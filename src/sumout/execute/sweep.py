@@ -35,12 +35,7 @@ def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Seque
     pieces = []
     for part in parts:
         if part.group is None:
-            first = tables[part.numbers[0]]
-            pieces.append(
-                torch.stack([tables[i] for i in part.numbers])
-                if len(part.numbers) > 1
-                else first.unsqueeze(0)
-            )
+            pieces.append(_stacked([tables[number] for number in part.numbers]))
             continue
         source = results[part.group]
         assert source is not None  # A schedule never reads a group before it has run.
@@ -50,6 +45,28 @@ def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Seque
             rows = part.as_slice()
             pieces.append(source[rows if rows is not None else list(part.numbers)])
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _stacked(tables: list[Tensor]) -> Tensor:
+    """Tables along a new first dimension; a view where they lie evenly spaced in one storage already.
+
+    That is how the tables of sites come that were scored together.
+    """
+    first = tables[0]
+    if len(tables) == 1:
+        return first.unsqueeze(0)
+    if first.numel() < 1024 or torch.is_grad_enabled():
+        return torch.stack(tables)  # A view would hide the other tables from autograd.
+    start, strides, storage = first.storage_offset(), first.stride(), first.untyped_storage().data_ptr()
+    step = tables[1].storage_offset() - start
+    for row, table in enumerate(tables):
+        if (
+            table.storage_offset() != start + row * step
+            or table.stride() != strides
+            or table.untyped_storage().data_ptr() != storage
+        ):
+            return torch.stack(tables)
+    return first.as_strided((len(tables), *first.shape), (step, *strides), start)
 
 
 def forward(

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributions.utils import probs_to_logits
 
 import sumout.distributions as dist
-from sumout.distributions.families import elementwise_parameters
+from sumout.distributions.families import elementwise_log_prob, elementwise_parameters
 from sumout.effects import Message
 from sumout.effects.scoring import apply_mask, unscaled_log_prob
 
@@ -117,7 +117,7 @@ def _elementwise(sites: Sequence[Message], key: Key) -> list[Table]:
     try:
         fn = family(**dict(zip(names, parameters, strict=True)), validate_args=False)
         fn._validate_args = validate
-        log_prob: Tensor = fn.log_prob(value)
+        log_prob = elementwise_log_prob(fn, value)
     except ValueError:
         for site in sites:
             unscaled_log_prob(site, site.plain_fn)  # Says which site it is.

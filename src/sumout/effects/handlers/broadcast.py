@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sumout.distributions import TorchDistributionMixin
+from sumout.distributions.families import is_distribution
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
@@ -20,7 +20,7 @@ def expand_to_plates(msg: Message) -> None:
     if msg.done:
         return
     fn = msg.fn
-    if not isinstance(fn, TorchDistributionMixin):
+    if not is_distribution(fn):
         return
     batch_shape = fn.batch_shape
     rank = len(batch_shape)

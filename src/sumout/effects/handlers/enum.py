@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sumout.distributions import TorchDistributionMixin
+from sumout.distributions.families import is_distribution
 from sumout.effects.frame import CondIndepStackFrame
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
@@ -98,8 +98,10 @@ class _Dims:
         value = msg.value
         if not isinstance(value, Tensor):
             return
-        shape = value.shape[: value.dim() - msg.fn.event_dim]
-        rank = len(shape)
+        rank = value.dim() - msg.fn.event_dim
+        if rank < -self.first:
+            return
+        shape = value.shape[:rank]
         runs_along = {
             dim: name for dim, name in (msg.enum_dims or {}).items() if rank >= -dim and shape[dim] > 1
         }
@@ -159,7 +161,7 @@ class EnumMessenger(Messenger):
         return super().__enter__()
 
     def _pyro_sample(self, msg: Message) -> None:
-        if not isinstance(msg.fn, TorchDistributionMixin):
+        if not is_distribution(msg.fn):
             return
         wanted = not (msg.done or msg.is_observed) and msg.infer.get("enumerate") == "parallel"
         dims = self._run.dims
@@ -189,7 +191,7 @@ class EnumMessenger(Messenger):
 
     def _pyro_post_sample(self, msg: Message) -> None:
         dims = self._run.dims
-        if dims is not None and msg.name in dims.depths and isinstance(msg.fn, TorchDistributionMixin):
+        if dims is not None and msg.name in dims.depths and is_distribution(msg.fn):
             dims.pass_on(msg)
 
 

@@ -89,15 +89,23 @@ class MarkovMessenger(ReentrantMessenger):
         here = contexts.position
         infer = msg.infer
         reach = set().union(*contexts.names[max(0, here - self.history) : here + 1])
-        # Nearly in reach: a neighbouring branch, one that started from here, and what is one step further back.
-        nearly = reach.union(contexts.left.get(here, ()), contexts.left.get(here + 1, ()))
-        if here > self.history:
-            nearly |= contexts.names[here - self.history - 1]
         _count(infer, "_markov_scope", reach)
-        _count(infer, "_markov_near_scope", nearly)
+        if (
+            not msg.is_observed
+        ):  # An observed site takes no dimension that others would have to keep clear of.
+            _count(infer, "_markov_near_scope", self._nearly_in_reach(reach))
         infer["_markov_depth"] = 1 + infer.get("_markov_depth", 0)
         infer["_markov_last"] = contexts.last and infer.get("_markov_last", True)
         contexts.names[here].add(msg.name or "")
+
+    def _nearly_in_reach(self, reach: set[str]) -> set[str]:
+        """Also a neighbouring branch, one that started from here, and what is one step further back."""
+        contexts = self._contexts
+        here = contexts.position
+        nearly = reach.union(contexts.left.get(here, ()), contexts.left.get(here + 1, ()))
+        if here > self.history:
+            nearly |= contexts.names[here - self.history - 1]
+        return nearly
 
 
 def _count(infer: dict[str, Any], key: str, names: Collection[str]) -> None:
