@@ -189,7 +189,7 @@ def test_without_marks_it_is_trace_elbo() -> None:
     def model(x: Tensor) -> None:
         z = sumout.sample("z", dist.Normal(param("m", 0.1), 1.0))
         with sumout.plate("data", len(x)):
-            w = sumout.sample("w", dist.Bernoulli(0.3))
+            w = sumout.sample("w", dist.Bernoulli(torch.tensor(0.3).double()))
             sumout.sample("x", dist.Normal(z + w, 1.0), obs=x)
 
     def guide(x: Tensor) -> None:

@@ -69,6 +69,7 @@ def elementwise_log_prob(fn: Any, value: Tensor) -> Tensor:
         if fn._validate_args:
             fn._validate_sample(value)
         logits = fn.logits
-        return value * logits + F.logsigmoid(-logits)
+        linear: Tensor = value * logits + F.logsigmoid(-logits)
+        return linear
     log_prob: Tensor = fn.log_prob(value)
     return log_prob

@@ -106,28 +106,27 @@ def _run(group: Group, operands: tuple[Tensor, ...], maximum: bool) -> tuple[Ten
     if group.kind == "product":
         result = x.sum(group.positions) if group.positions else x
         return result * group.times if group.times != 1.0 else result, Record()
-    lhs, rhs = (_as_matrices(group, side, operands[side]) for side in (0, 1))
-    shape = (group.rows, *group.out_shape)
+    lhs, rhs = _as_matrices(group, 0, x), _as_matrices(group, 1, operands[1])
     if not group.blocks[2]:
-        return (lhs + rhs).reshape(shape), Record()
+        return (lhs + rhs).reshape(group.full_shape), Record()
     if maximum:
-        return kernels.max_matmul(lhs, rhs).reshape(shape), Record(operands)
+        return kernels.max_matmul(lhs, rhs).reshape(group.full_shape), Record(operands)
     result, product = kernels.log_matmul(lhs, rhs)
-    return result.reshape(shape), Record(product=product)
+    return result.reshape(group.full_shape), Record(product=product)
 
 
 def _as_matrices(group: Group, side: int, operand: Tensor) -> Tensor:
     """An operand as ``(rows * batch, left, summed)`` or ``(rows * batch, summed, right)``."""
-    batch, left, summed, right = (_product(block) for block in group.blocks)
-    operand = operand.permute(0, *group.permutations[side])
-    return operand.reshape(group.rows * batch, *((left, summed) if side == 0 else (summed, right)))
+    if group.inverse_permutations[side] is not None:
+        operand = operand.permute(0, *group.permutations[side])
+    return operand.reshape(group.matrices[side])
 
 
-def _product(sizes: tuple[int, ...]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
+def _from_matrices(group: Group, side: int, grad: Tensor) -> Tensor:
+    """Undoes ``_as_matrices``."""
+    grad = grad.reshape(group.permuted_shapes[side])
+    inverse = group.inverse_permutations[side]
+    return grad if inverse is None else grad.permute(inverse)
 
 
 def _free(group: Group, results: list[Tensor | None], unread: list[int]) -> None:
@@ -175,23 +174,11 @@ def _adjoint(group: Group, record: Record, grad: Tensor) -> tuple[Tensor, ...]:
         for position in sorted(group.positions):
             grad = grad.unsqueeze(position)
         return (grad.expand(group.rows, *group.shapes[0]),)
-    batch, left, _, right = (_product(block) for block in group.blocks)
-    grad = grad.reshape(group.rows * batch, left, right)
+    grad = grad.reshape(group.matrices[2])
     if record.product is None:
         return _from_matrices(group, 0, grad.sum(-1)), _from_matrices(group, 1, grad.sum(-2))
     of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, grad)
     return _from_matrices(group, 0, of_lhs), _from_matrices(group, 1, of_rhs)
-
-
-def _from_matrices(group: Group, side: int, grad: Tensor) -> Tensor:
-    """Undoes ``_as_matrices``."""
-    permutation = group.permutations[side]
-    shape = group.shapes[side]
-    grad = grad.reshape(group.rows, *(shape[position - 1] for position in permutation))
-    inverse = [0] * len(shape)
-    for place, position in enumerate(permutation):
-        inverse[position - 1] = place + 1
-    return grad.permute(0, *inverse)
 
 
 def _hand_back(

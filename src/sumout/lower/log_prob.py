@@ -17,6 +17,8 @@ sum over its states would count them.) The padding of a masked chain thus leaves
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -40,80 +42,111 @@ class Table(NamedTuple):
     dims: tuple[int, ...]
 
 
-Key = tuple[Any, ...]
-Scorer = Callable[[Sequence[Message], Key], list[Table]]
+class _Layout(NamedTuple):
+    """Where tensors that broadcast together really vary.
+
+    ``dims`` are the negative batch dimensions along which any of them does, ``shapes`` the tensors' shapes
+    with no other batch dimensions; event dimensions are kept.
+    """
+
+    dims: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+class _Case(NamedTuple):
+    """How a site is scored, and what it must share with others to be scored together with them."""
+
+    score: Callable[[Sequence[Message], Sequence[_Layout], Any], list[Table]]
+    shared: Any
+    shapes: tuple[tuple[int, ...], ...] = ()
+    events: int = 0
 
 
 def log_probs(sites: Sequence[Message]) -> list[Table]:
     """One table for each site, in order."""
-    alike: dict[Key, list[int]] = {}
+    alike: dict[Any, dict[_Layout, list[int]]] = {}
     for number, site in enumerate(sites):
-        alike.setdefault(_key(site) or (_by_itself, number), []).append(number)
-    tables: dict[int, Table] = {}
-    for key, numbers in alike.items():
-        chosen = [sites[number] for number in numbers]
-        tables.update(zip(numbers, key[0](chosen, key), strict=True))
-    return [tables[number] for number in range(len(sites))]
+        case = _case(site, number)
+        layout = _layout(case.shapes, case.events)
+        key = case.score, case.shared, layout.shapes
+        alike.setdefault(key, {}).setdefault(layout, []).append(number)
+    tables: list[Table | None] = [None] * len(sites)
+    for (scorer, shared, _), by_layout in alike.items():
+        numbers = [number for each in by_layout.values() for number in each]
+        layouts = [layout for layout, each in by_layout.items() for _ in each]
+        for number, table in zip(
+            numbers, scorer([sites[number] for number in numbers], layouts, shared), strict=True
+        ):
+            tables[number] = table
+    return [table for table in tables if table is not None]
 
 
-def _key(site: Message) -> Key | None:
-    """What sites must share to be scored as one, the scorer first; ``None`` for a site of no known case."""
-    if site.args or site.kwargs:
-        return None
+def _case(site: Message, number: int) -> _Case:
     fn = site.plain_fn
+    if site.args or site.kwargs:
+        return _Case(_by_itself, number)
     if type(fn) is dist.Categorical and site.enum_dim is not None:
         param = fn._param
-        return _categorical, param is fn.__dict__.get("probs"), param.shape, param.dtype
+        return _Case(_categorical, (param is fn.__dict__.get("probs"), param.dtype), (param.shape,), 1)
     events = 0
     if type(fn) is dist.Independent:
         events, fn = fn.reinterpreted_batch_ndims, fn.base_dist
     names = elementwise_parameters(fn)
     if names is None or not isinstance(site.value, Tensor):
-        return None
+        return _Case(_by_itself, number)
+    tensors = [site.value, *[fn.__dict__[name] for name in names]]
+    shapes = [each.shape for each in tensors]
     mask = _mask(site)
-    kind = mask.shape if isinstance(mask, Tensor) else mask
-    layout: list[Any] = [_elementwise, type(fn), names, events, kind, fn._validate_args]
-    for tensor in (site.value, *[fn.__dict__[name] for name in names]):
-        layout += (tensor.shape, tensor.dtype)
-    return tuple(layout)
+    kind: Any = mask
+    if isinstance(mask, Tensor):
+        shapes.append(torch.Size((*mask.shape, *[1] * events)))
+        kind = Tensor
+    shared = type(fn), names, events, kind, fn._validate_args, *[each.dtype for each in tensors]
+    return _Case(_elementwise, shared, tuple(shapes), events)
 
 
-def _by_itself(sites: Sequence[Message], key: Key) -> list[Table]:
+@lru_cache(maxsize=4096)
+def _layout(shapes: tuple[tuple[int, ...], ...], events: int) -> _Layout:
+    width = max(map(len, shapes), default=events)
+    padded = [(1,) * (width - len(shape)) + tuple(shape) for shape in shapes]
+    rank = width - events
+    kept = [place for place in range(rank) if any(shape[place] != 1 for shape in padded)]
+    return _Layout(
+        tuple(place - rank for place in kept),
+        tuple(tuple(shape[place] for place in kept) + shape[rank:] for shape in padded),
+    )
+
+
+def _by_itself(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
     (site,) = sites
     log_prob = apply_mask(unscaled_log_prob(site, site.plain_fn), _mask(site))
-    return _unstacked(log_prob.unsqueeze(0), tuple(range(-log_prob.ndim, 0)))
+    layout = _layout((log_prob.shape,), 0)
+    return [Table(log_prob.reshape(layout.shapes[0]), layout.dims)]
 
 
-def _categorical(sites: Sequence[Message], key: Key) -> list[Table]:
+def _categorical(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
     """Enumerated Categoricals: the states are the parameters' last dimension."""
-    of_probs = key[1]
-    table = _stack([site.plain_fn._param for site in sites])
+    of_probs, _ = shared
+    table = _stacked([site.plain_fn._param for site in sites], layouts[0].shapes[0])
     if of_probs:
         table = probs_to_logits(table)
-    own = sites[0].enum_dim
-    assert own is not None
-    tables = _unstacked(table, (*range(2 - table.ndim, 0), own))
-    # The states' dimension, the last if there are more than one, is each site's own.
     if table.shape[-1] == 1:
-        return tables
+        return [Table(row, each.dims) for row, each in zip(table.squeeze(-1).unbind(0), layouts, strict=True)]
     return [
-        Table(each.log_prob, (*each.dims[:-1], site.enum_dim or 0))
-        for each, site in zip(tables, sites, strict=True)
+        Table(row, (*each.dims, site.enum_dim or 0))
+        for row, each, site in zip(table.unbind(0), layouts, sites, strict=True)
     ]
 
 
-def _elementwise(sites: Sequence[Message], key: Key) -> list[Table]:
+def _elementwise(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
     """Densities that are elementwise in the value and in the parameters."""
-    _, family, names, events, _, validate = key[:6]
+    family, names, events, kind, validate = shared[:5]
     fns = [site.plain_fn for site in sites]
     if type(fns[0]) is dist.Independent:
         fns = [fn.base_dist for fn in fns]
     columns = [[site.value for site in sites], *([fn.__dict__[name] for fn in fns] for name in names)]
-    stacked = [_stack(column) for column in columns]
-    rank = max(each.ndim for each in stacked)
-    value, *parameters = (
-        each.reshape(each.shape[0], *(1,) * (rank - each.ndim), *each.shape[1:]) for each in stacked
-    )
+    shapes = layouts[0].shapes
+    value, *parameters = [_stacked(each, shape) for each, shape in zip(columns, shapes, strict=False)]
     try:
         fn = family(**dict(zip(names, parameters, strict=True)), validate_args=False)
         fn._validate_args = validate
@@ -124,35 +157,26 @@ def _elementwise(sites: Sequence[Message], key: Key) -> list[Table]:
         raise
     if events:
         log_prob = log_prob.sum(tuple(range(-events, 0)))
-    log_prob = _masked(log_prob, [_mask(site) for site in sites])
-    return _unstacked(log_prob, tuple(range(1 - log_prob.ndim, 0)))
-
-
-def _stack(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0].unsqueeze(0)
+    if kind is Tensor:
+        shape = shapes[-1][: len(shapes[-1]) - events]
+        log_prob = apply_mask(log_prob, _stacked([site.mask for site in sites], shape))
+    else:
+        log_prob = apply_mask(log_prob, kind)
+    return [Table(row, each.dims) for row, each in zip(log_prob.unbind(0), layouts, strict=True)]
 
 
 def _mask(site: Message) -> bool | Tensor | None:
     return None if site.enum_dim is not None else site.mask
 
 
-def _masked(log_prob: Tensor, masks: Sequence[bool | Tensor | None]) -> Tensor:
-    """Applies the masks of stacked sites, which are all of one kind."""
-    tensors = [mask for mask in masks if isinstance(mask, Tensor)]
-    if not tensors:
-        return apply_mask(log_prob, masks[0])
-    mask = _stack(tensors)
-    rank = max(mask.ndim, log_prob.ndim)
-    mask, log_prob = (
-        each.reshape(each.shape[0], *(1,) * (rank - each.ndim), *each.shape[1:]) for each in (mask, log_prob)
-    )
-    return apply_mask(log_prob, mask)
+def _stacked(tensors: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
+    """Tensors along a new first dimension, each in ``shape``, which leaves out dimensions of size one.
 
-
-def _unstacked(log_prob: Tensor, dims: tuple[int, ...]) -> list[Table]:
-    """A table for each row, without the dimensions of size one."""
-    single = [place for place, size in enumerate(log_prob.shape) if size == 1 and place > 0]
-    if single:
-        log_prob = log_prob.squeeze(single)
-        dims = tuple(dim for place, dim in enumerate(dims, start=1) if place not in single)
-    return [Table(row, dims) for row in log_prob.unbind(0)]
+    Those of one shape come one after another and are reshaped together.
+    """
+    parts = []
+    for _, run in groupby(tensors, lambda each: each.shape):
+        same = list(run)
+        part = torch.stack(same) if len(same) > 1 else same[0].unsqueeze(0)
+        parts.append(part.reshape(len(same), *shape))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -8,7 +8,9 @@ a variable.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
 
+import torch
 from torch import Tensor
 
 from sumout.effects import Message
@@ -60,13 +62,23 @@ def lower(trace: Trace) -> FactorGraph:
             size = site.value.shape[site.enum_dim - len(site.fn.event_shape)]
             variables[site.name] = Variable(size, _ordinal(site))
     order = {name: place for place, name in enumerate(variables)}
-    factors = [_factor(site, table, order) for site, table in zip(sites, log_probs(sites), strict=True)]
+    tables = _of_one_dtype(log_probs(sites))
+    factors = [_factor(site, table, order) for site, table in zip(sites, tables, strict=True)]
     return FactorGraph(tuple(factors), variables, plates)
 
 
 def lower_site(site: Message) -> Factor:
     """The factor of a single site; inputs are in the order of their tensor dimensions, leftmost first."""
     return _factor(site, log_probs([site])[0], {})
+
+
+def _of_one_dtype(tables: list[Table]) -> list[Table]:
+    """All tables in the widest of their types: a program may mix float32 literals with float64 data."""
+    dtypes = {table.log_prob.dtype for table in tables}
+    if len(dtypes) < 2:
+        return tables
+    widest = reduce(torch.promote_types, dtypes)
+    return [Table(table.log_prob.to(widest), table.dims) for table in tables]
 
 
 def _size_along(site: Message, dim: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from sumout.plan.eliminate import Elimination, Step
@@ -58,10 +59,35 @@ class Group:
     positions: tuple[int, ...] = ()
     times: float = 1.0
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """How many steps run at once."""
         return len(self.steps)
+
+    @cached_property
+    def full_shape(self) -> tuple[int, ...]:
+        """The shape of all results together."""
+        return (self.rows, *self.out_shape)
+
+    @cached_property
+    def matrices(self) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]:
+        """For a ``contract`` group, the shapes of both operands and the result as batches of matrices."""
+        batch, left, summed, right = (math.prod(block) for block in self.blocks)
+        count = self.rows * batch
+        return (count, left, summed), (count, summed, right), (count, left, right)
+
+    @cached_property
+    def permuted_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """For a ``contract`` group, the shapes of both operands after their permutations."""
+        return tuple(
+            (self.rows, *(shape[position - 1] for position in permutation))
+            for shape, permutation in zip(self.shapes, self.permutations, strict=True)
+        )
+
+    @cached_property
+    def inverse_permutations(self) -> tuple[tuple[int, ...] | None, ...]:
+        """What undoes the permutations; ``None`` for one that changes nothing."""
+        return tuple(_inverse((0, *permutation)) for permutation in self.permutations)
 
     @property
     def work(self) -> int:
@@ -88,6 +114,12 @@ class Schedule:
     groups: tuple[Group, ...]
     totals: tuple[Rows, ...]
     weights: tuple[float, ...]
+
+
+def _inverse(permutation: tuple[int, ...]) -> tuple[int, ...] | None:
+    if permutation == tuple(range(len(permutation))):
+        return None
+    return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))
 
 
 def _pattern(step: Step, dims: Sequence[tuple[str, ...]], sizes: Mapping[str, int]) -> tuple[object, ...]:
