@@ -52,7 +52,11 @@ def log_sum_exp_adjoint(x: Tensor, grad: Tensor, dims: tuple[int, ...]) -> Tenso
 def quotient(grad: Tensor, total: Tensor) -> Tensor:
     """``grad / total``, zero where the total is: what is impossible has no weight to hand on."""
     possible = total > 0
-    return torch.where(possible, grad / torch.where(possible, total, 1.0), 0.0)
+    if total.requires_grad and torch.is_grad_enabled():
+        total = torch.where(
+            possible, total, 1.0
+        )  # The derivative of the branch not taken must be finite too.
+    return torch.where(possible, grad / total, 0.0)
 
 
 class Product(NamedTuple):

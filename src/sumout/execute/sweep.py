@@ -7,6 +7,7 @@ result is used exactly once, so the backward sweep assigns adjoints and never ac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -203,11 +204,15 @@ def _gather(pieces: list[tuple[Rows, Tensor]], group: Group) -> Tensor:
     """A group's adjoint from the pieces that its readers handed back."""
     if len(pieces) == 1 and pieces[0][0].whole:
         return pieces[0][1]
-    order = [row for rows, _ in pieces for row in rows.numbers]
     stacked = torch.cat([piece for _, piece in pieces])
+    order = _inverse(tuple([rows.numbers for rows, _ in pieces]))
+    return stacked if order is None else stacked[order]
+
+
+@lru_cache(maxsize=4096)
+def _inverse(numbers: tuple[tuple[int, ...], ...]) -> list[int] | None:
+    """Where each row is among rows that come in this order; ``None`` if they are in order."""
+    order = [row for part in numbers for row in part]
     if order == list(range(len(order))):
-        return stacked
-    inverse = [0] * len(order)
-    for place, row in enumerate(order):
-        inverse[row] = place
-    return stacked[inverse]
+        return None
+    return sorted(range(len(order)), key=order.__getitem__)

@@ -1,10 +1,11 @@
 """The log-probabilities of sites as tables over named dimensions, many sites at a time.
 
 A chain of a thousand steps scores the same family a thousand times on small tensors. Sites that are alike
-are therefore stacked and scored as one, which saves the launches and, in training, the autograd nodes. Two
+are therefore stacked and scored as one, which saves the launches and, in training, the autograd nodes. Three
 cases are known; any other site is scored by its own distribution:
 
 - an enumerated Categorical takes all its states in order, so its table is the table of its parameters;
+- any other Categorical looks its value up in that table;
 - a density that is elementwise in value and parameters can be taken of stacked values and parameters.
 
 All are scored by ``plain_fn``, unexpanded by plates: a table along which nothing varies is not made.
@@ -85,9 +86,19 @@ def _case(site: Message, number: int) -> _Case:
     fn = site.plain_fn
     if site.args or site.kwargs:
         return _Case(_by_itself, number)
-    if type(fn) is dist.Categorical and site.enum_dim is not None:
+    mask = _mask(site)
+    kind: Any = Tensor if isinstance(mask, Tensor) else mask
+    if type(fn) is dist.Categorical:
         param = fn._param
-        return _Case(_categorical, (param is fn.__dict__.get("probs"), param.dtype), (param.shape,), 1)
+        made_of = "probs" if param is fn.__dict__.get("probs") else "logits"
+        if site.enum_dim is not None:
+            return _Case(_categorical, (made_of, param.dtype), (param.shape,), 1)
+        if isinstance(site.value, Tensor):
+            shapes = [torch.Size((*site.value.shape, 1)), param.shape]
+            if isinstance(mask, Tensor):
+                shapes.append(torch.Size((*mask.shape, 1)))
+            shared = made_of, param.dtype, site.value.dtype, kind, fn._validate_args
+            return _Case(_categorical_at, shared, tuple(shapes), 1)
     events = 0
     if type(fn) is dist.Independent:
         events, fn = fn.reinterpreted_batch_ndims, fn.base_dist
@@ -96,11 +107,8 @@ def _case(site: Message, number: int) -> _Case:
         return _Case(_by_itself, number)
     tensors = [site.value, *[fn.__dict__[name] for name in names]]
     shapes = [each.shape for each in tensors]
-    mask = _mask(site)
-    kind: Any = mask
     if isinstance(mask, Tensor):
         shapes.append(torch.Size((*mask.shape, *[1] * events)))
-        kind = Tensor
     shared = type(fn), names, events, kind, fn._validate_args, *[each.dtype for each in tensors]
     return _Case(_elementwise, shared, tuple(shapes), events)
 
@@ -126,9 +134,9 @@ def _by_itself(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any
 
 def _categorical(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
     """Enumerated Categoricals: the states are the parameters' last dimension."""
-    of_probs, _ = shared
+    made_of, _ = shared
     table = _stacked([site.plain_fn._param for site in sites], layouts[0].shapes[0])
-    if of_probs:
+    if made_of == "probs":
         table = probs_to_logits(table)
     if table.shape[-1] == 1:
         return [Table(row, each.dims) for row, each in zip(table.squeeze(-1).unbind(0), layouts, strict=True)]
@@ -136,6 +144,37 @@ def _categorical(sites: Sequence[Message], layouts: Sequence[_Layout], shared: A
         Table(row, (*each.dims, site.enum_dim or 0))
         for row, each, site in zip(table.unbind(0), layouts, sites, strict=True)
     ]
+
+
+def _categorical_at(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
+    """Categoricals with values of their own."""
+    made_of, _, _, kind, validate = shared
+    of_value, of_param, *_ = shapes = layouts[0].shapes
+    value = _stacked([site.value for site in sites], of_value[:-1])
+    parameter = _stacked([site.plain_fn._param for site in sites], of_param)
+    fn = dist.Categorical(**{made_of: parameter}, validate_args=False)
+    log_prob = _scored(fn, value, validate, sites)
+    return _masked(log_prob, sites, layouts, kind, shapes[-1][:-1])
+
+
+def _scored(fn: Any, value: Tensor, validate: bool, sites: Sequence[Message]) -> Tensor:
+    """The log-probabilities of stacked values; an error says of which site it is."""
+    fn._validate_args = validate
+    try:
+        return elementwise_log_prob(fn, value)
+    except ValueError:
+        for site in sites:
+            unscaled_log_prob(site, site.plain_fn)
+        raise
+
+
+def _masked(
+    log_prob: Tensor, sites: Sequence[Message], layouts: Sequence[_Layout], kind: Any, shape: tuple[int, ...]
+) -> list[Table]:
+    """The rows of a stack, masked; ``kind`` is the mask of all sites, or ``Tensor`` for tensors of ``shape``."""
+    mask = _stacked([site.mask for site in sites], shape) if kind is Tensor else kind
+    rows = apply_mask(log_prob, mask).unbind(0)
+    return [Table(row, each.dims) for row, each in zip(rows, layouts, strict=True)]
 
 
 def _elementwise(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
@@ -147,22 +186,11 @@ def _elementwise(sites: Sequence[Message], layouts: Sequence[_Layout], shared: A
     columns = [[site.value for site in sites], *([fn.__dict__[name] for fn in fns] for name in names)]
     shapes = layouts[0].shapes
     value, *parameters = [_stacked(each, shape) for each, shape in zip(columns, shapes, strict=False)]
-    try:
-        fn = family(**dict(zip(names, parameters, strict=True)), validate_args=False)
-        fn._validate_args = validate
-        log_prob = elementwise_log_prob(fn, value)
-    except ValueError:
-        for site in sites:
-            unscaled_log_prob(site, site.plain_fn)  # Says which site it is.
-        raise
+    fn = family(**dict(zip(names, parameters, strict=True)), validate_args=False)
+    log_prob = _scored(fn, value, validate, sites)
     if events:
         log_prob = log_prob.sum(tuple(range(-events, 0)))
-    if kind is Tensor:
-        shape = shapes[-1][: len(shapes[-1]) - events]
-        log_prob = apply_mask(log_prob, _stacked([site.mask for site in sites], shape))
-    else:
-        log_prob = apply_mask(log_prob, kind)
-    return [Table(row, each.dims) for row, each in zip(log_prob.unbind(0), layouts, strict=True)]
+    return _masked(log_prob, sites, layouts, kind, shapes[-1][: len(shapes[-1]) - events])
 
 
 def _mask(site: Message) -> bool | Tensor | None:
