@@ -72,7 +72,7 @@ class Marginals(Answer[Distribution]):
                 (name, element, text)
                 for element, text in _elements(_probabilities(each), self.states.get(name))
             ]
-        return f"log evidence {float(self.log_evidence):.6f}\n" + _table(rows)
+        return f"log evidence {float(self.log_evidence.detach()):.6f}\n" + _table(rows)
 
 
 class Assignment(Answer[Tensor]):
