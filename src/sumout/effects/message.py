@@ -12,7 +12,7 @@ only once they were read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ DERIVED = dict.fromkeys(("unscaled_log_prob", "log_prob", "log_prob_sum", "score
 """Keys whose values belong to the present contents of a site; ``packed`` is only ever assigned."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False, init=False)
 class Message(MutableMapping[str, Any]):
     """A site: one call of a primitive.
 
@@ -35,30 +35,98 @@ class Message(MutableMapping[str, Any]):
     handlers do not see the site, a function is called last. ``enum_dim`` is the tensor dimension that an
     enumerated site's values run along, ``enum_dims`` names every enumerated dimension visible at the site.
 
+    ``fn`` is the distribution along all plates, ``plain_fn`` as the program gave it: the same density without
+    the repetition. The former is made when it is first asked for; an enumerated or observed site seldom is.
+
     >>> site = Message(type="sample", name="z", value=1.0)
     >>> site["value"], site.get("colour"), "colour" in site
     (1.0, None, False)
     """
 
-    type: str = ""
-    name: str | None = None
-    fn: Any = None
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    value: Any = None
-    is_observed: bool = False
-    infer: dict[str, Any] = field(default_factory=dict)
-    scale: float | Tensor = 1.0
-    mask: bool | Tensor | None = None
-    cond_indep_stack: tuple[CondIndepStackFrame, ...] = ()
-    done: bool = False
-    stop: bool = False
-    continuation: Callable[[Message], None] | None = None
-    enum_dim: int | None = None
-    enum_dims: dict[int, str] | None = None
-    _expanded: tuple[Any, Any] | None = None
-    _extra: dict[str, Any] | None = None
-    _kept: Kept | None = None
+    type: str
+    name: str | None
+    plain_fn: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    value: Any
+    is_observed: bool
+    infer: dict[str, Any]
+    scale: float | Tensor
+    mask: bool | Tensor | None
+    cond_indep_stack: tuple[CondIndepStackFrame, ...]
+    done: bool
+    stop: bool
+    continuation: Callable[[Message], None] | None
+    enum_dim: int | None
+    enum_dims: dict[int, str] | None
+    _plates_shape: Sequence[int] | None
+    _fn: Any
+    _extra: dict[str, Any] | None
+    _kept: Kept | None
+
+    def __init__(
+        self,
+        type: str = "",
+        name: str | None = None,
+        fn: Any = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        value: Any = None,
+        is_observed: bool = False,
+        infer: dict[str, Any] | None = None,
+        scale: float | Tensor = 1.0,
+        mask: bool | Tensor | None = None,
+        cond_indep_stack: tuple[CondIndepStackFrame, ...] = (),
+        done: bool = False,
+        stop: bool = False,
+        continuation: Callable[[Message], None] | None = None,
+        enum_dim: int | None = None,
+        enum_dims: dict[int, str] | None = None,
+    ) -> None:
+        self.type = type
+        self.name = name
+        self.plain_fn = fn
+        self.args = args
+        self.kwargs = {} if kwargs is None else kwargs
+        self.value = value
+        self.is_observed = is_observed
+        self.infer = {} if infer is None else infer
+        self.scale = scale
+        self.mask = mask
+        self.cond_indep_stack = cond_indep_stack
+        self.done = done
+        self.stop = stop
+        self.continuation = continuation
+        self.enum_dim = enum_dim
+        self.enum_dims = enum_dims
+        self._plates_shape = self._fn = self._extra = self._kept = None
+
+    @property
+    def fn(self) -> Any:
+        """The distribution, or the function that draws; of the batch shape of the plates."""
+        if self._plates_shape is None:
+            return self.plain_fn
+        if self._fn is None:
+            plain = self.plain_fn
+            self._fn = plain.expand(self._plates_shape)
+            if self._fn.has_rsample != plain.has_rsample:
+                self._fn.has_rsample = plain.has_rsample  # set on the instance, which expand() forgets
+        return self._fn
+
+    @fn.setter
+    def fn(self, fn: Any) -> None:
+        self.plain_fn = fn
+        self._plates_shape = self._fn = None
+
+    @property
+    def batch_shape(self) -> Sequence[int]:
+        """The batch shape of ``fn``, found without making it."""
+        shape: Sequence[int] = self.plain_fn.batch_shape if self._plates_shape is None else self._plates_shape
+        return shape
+
+    def expand_fn(self, batch_shape: Sequence[int]) -> None:
+        """Gives ``fn`` a larger batch shape."""
+        self._plates_shape, self._fn = batch_shape, None
 
     @classmethod
     def of(cls, contents: Mapping[str, Any]) -> Message:
@@ -77,7 +145,9 @@ class Message(MutableMapping[str, Any]):
         new = Message.__new__(Message)
         new.type = self.type
         new.name = self.name
-        new.fn = self.fn
+        new.plain_fn = self.plain_fn
+        new._plates_shape = self._plates_shape
+        new._fn = self._fn
         new.args = self.args
         new.kwargs = self.kwargs.copy()
         new.value = self.value
@@ -91,25 +161,12 @@ class Message(MutableMapping[str, Any]):
         new.continuation = self.continuation
         new.enum_dim = self.enum_dim
         new.enum_dims = self.enum_dims
-        new._expanded = self._expanded
         new._extra = None if self._extra is None else self._extra.copy()
         kept = self._kept
         new._kept = None if kept is None else Kept(kept.snapshot, kept.values.copy(), kept.provisional)
         return new
 
     __copy__ = copy
-
-    def expand_fn(self, batch_shape: Sequence[int]) -> None:
-        """Expands the distribution, and keeps the original: the same density without the repetition."""
-        plain = self.plain_fn
-        self.fn = self.fn.expand(batch_shape)
-        self._expanded = self.fn, plain
-
-    @property
-    def plain_fn(self) -> Any:
-        """``fn`` as it was before ``expand_fn``; ``fn`` itself where another was put in its place since."""
-        expanded = self._expanded
-        return expanded[1] if expanded is not None and expanded[0] is self.fn else self.fn
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Message.of, (dict(self),)
@@ -202,5 +259,8 @@ def _brief(value: Any) -> str:
     return repr(value)
 
 
-_FIELDS = dict.fromkeys(each.name for each in fields(Message) if not each.name.startswith("_"))
+_FIELDS = dict.fromkeys(
+    each.name.replace("plain_fn", "fn") for each in fields(Message) if not each.name.startswith("_")
+)
+"""The keys of every site, in order; ``fn`` stands for itself and ``plain_fn``."""
 _BLANK = Message()

@@ -62,7 +62,7 @@ def config_enumerate(
             return {}
         if num_samples is not None:
             return {"enumerate": default, "num_samples": num_samples, "expand": expand, "tmc": tmc}
-        if getattr(site.fn, "has_enumerate_support", False):
+        if getattr(site.plain_fn, "has_enumerate_support", False):
             return {"enumerate": default, "expand": expand}
         return {}
 

@@ -59,7 +59,7 @@ def lower(trace: Trace) -> FactorGraph:
                 plates[frame.name] = Plate(size, frame.scale)
         if site.enum_dim is not None:
             assert site.name is not None
-            size = site.value.shape[site.enum_dim - len(site.fn.event_shape)]
+            size = site.value.shape[site.enum_dim - len(site.plain_fn.event_shape)]
             variables[site.name] = Variable(size, _ordinal(site))
     order = {name: place for place, name in enumerate(variables)}
     tables = _of_one_dtype(log_probs(sites))
@@ -82,7 +82,7 @@ def _of_one_dtype(tables: list[Table]) -> list[Table]:
 
 
 def _size_along(site: Message, dim: int) -> int:
-    shapes = site.fn.batch_shape, site.value.shape[: site.value.ndim - site.fn.event_dim]
+    shapes = site.batch_shape, site.value.shape[: site.value.ndim - site.plain_fn.event_dim]
     return max((shape[dim] for shape in shapes if len(shape) >= -dim), default=1)
 
 

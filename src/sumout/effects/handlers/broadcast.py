@@ -12,17 +12,16 @@ from sumout.errors import PlateError
 def expand_to_plates(msg: Message) -> None:
     """Expands the distribution of a sample site along the plates that the site has met so far.
 
-    The site keeps the original too (``plain_fn``), by which one sees later that nothing varies along a plate.
+    The site keeps the original (``plain_fn``), by which one sees later that nothing varies along a plate.
 
     Raises:
         PlateError: if the batch shape has another size than the plate along the plate's dimension.
     """
     if msg.done:
         return
-    fn = msg.fn
-    if not is_distribution(fn):
+    if not is_distribution(msg.plain_fn):
         return
-    batch_shape = fn.batch_shape
+    batch_shape = msg.batch_shape
     rank = len(batch_shape)
     target: list[int] | None = None
     for frame in msg.cond_indep_stack:
@@ -43,11 +42,8 @@ def expand_to_plates(msg: Message) -> None:
         if len(target) < -dim:
             target[:0] = [1] * (-dim - len(target))
         target[dim] = size
-    if target is None:
-        return
-    msg.expand_fn(target)
-    if msg.fn.has_rsample != fn.has_rsample:
-        msg.fn.has_rsample = fn.has_rsample  # an attribute of the instance, which expand() forgets
+    if target is not None:
+        msg.expand_fn(target)
 
 
 class BroadcastMessenger(Messenger):

@@ -73,7 +73,7 @@ class _Dims:
 
     def allocate(self, msg: Message, owners: Owners) -> int:
         """A dimension for the values of the site, which sees the given owners."""
-        infer, batch_shape = msg.infer, msg.fn.batch_shape
+        infer, batch_shape = msg.infer, msg.batch_shape
         in_markov = "_markov_scope" in infer
         last = in_markov and infer["_markov_last"] and len(self.kept) < MAX_KEPT
         taken: Collection[int] = ()
@@ -98,7 +98,7 @@ class _Dims:
         value = msg.value
         if not isinstance(value, Tensor):
             return
-        rank = value.dim() - msg.fn.event_dim
+        rank = value.dim() - msg.plain_fn.event_dim
         if rank < -self.first:
             return
         shape = value.shape[:rank]
@@ -161,7 +161,7 @@ class EnumMessenger(Messenger):
         return super().__enter__()
 
     def _pyro_sample(self, msg: Message) -> None:
-        if not is_distribution(msg.fn):
+        if not is_distribution(msg.plain_fn):
             return
         wanted = not (msg.done or msg.is_observed) and msg.infer.get("enumerate") == "parallel"
         dims = self._run.dims
@@ -191,13 +191,15 @@ class EnumMessenger(Messenger):
 
     def _pyro_post_sample(self, msg: Message) -> None:
         dims = self._run.dims
-        if dims is not None and msg.name in dims.depths and is_distribution(msg.fn):
+        if dims is not None and msg.name in dims.depths and is_distribution(msg.plain_fn):
             dims.pass_on(msg)
 
 
 def _support(msg: Message) -> Tensor:
     """All values of the site's distribution along a new leftmost dimension."""
-    fn, infer = msg.fn, msg.infer
+    infer = msg.infer
+    # Without expanding, the values are the same for all elements of the plates around.
+    fn = msg.fn if infer.get("expand", False) else msg.plain_fn
     if infer.get("num_samples") is not None:
         raise EnumerationError(
             f"Site {msg.name!r} asks for num_samples={infer['num_samples']}: enumeration by samples is not "
@@ -219,15 +221,14 @@ def _support(msg: Message) -> Tensor:
 
 def _move(msg: Message, value: Tensor, dim: int) -> Tensor:
     """The values along ``dim``, which is counted in the batch shape."""
-    fn = msg.fn
-    event_shape = fn.event_shape
+    event_shape = msg.plain_fn.event_shape
     if -dim + len(event_shape) > MAX_DIMS:
         raise EnumerationError(
             f"Site {msg.name!r} would be enumerated along dim {dim}, and torch has {MAX_DIMS} dimensions at "
             "most. Declare which sites depend on which with markov, so that dimensions can be used again: "
             "for t in markov(range(T)): ..."
         )
-    size, rank = value.shape[0], len(fn.batch_shape)
+    size, rank = value.shape[0], value.dim() - 1 - len(event_shape)
     if value.numel() == size * event_shape.numel():  # nothing varies along the batch
         moved = value.reshape(size, *[1] * (-1 - dim), *event_shape)
     elif -dim > rank:

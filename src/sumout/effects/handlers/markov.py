@@ -83,17 +83,14 @@ class MarkovMessenger(ReentrantMessenger):
         return super().__exit__(exc_type, exc, trace)
 
     def _pyro_sample(self, msg: Message) -> None:
-        if msg.done or type(msg.fn).__name__ == "_Subsample":
+        if msg.done or type(msg.plain_fn).__name__ == "_Subsample":
             return
         contexts = self._contexts
         here = contexts.position
         infer = msg.infer
         reach = set().union(*contexts.names[max(0, here - self.history) : here + 1])
         _count(infer, "_markov_scope", reach)
-        if (
-            not msg.is_observed
-        ):  # An observed site takes no dimension that others would have to keep clear of.
-            _count(infer, "_markov_near_scope", self._nearly_in_reach(reach))
+        _count(infer, "_markov_near_scope", self._nearly_in_reach(reach))
         infer["_markov_depth"] = 1 + infer.get("_markov_depth", 0)
         infer["_markov_last"] = contexts.last and infer.get("_markov_last", True)
         contexts.names[here].add(msg.name or "")

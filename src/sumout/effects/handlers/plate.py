@@ -43,7 +43,7 @@ class PlateMessenger(SubsampleMessenger):
         value, size, dim = msg.value, self.subsample_size, self._place.frame.dim
         if dim is None or not msg.is_observed or not isinstance(value, Tensor) or size < 0:
             return
-        event_dim = getattr(msg.fn, "event_dim", None)
+        event_dim = getattr(msg.plain_fn, "event_dim", None)
         if event_dim is None:
             return
         axis = dim - event_dim

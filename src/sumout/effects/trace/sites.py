@@ -5,13 +5,18 @@ from __future__ import annotations
 from sumout.effects.message import Message
 
 
+def _kind(site: Message) -> str:
+    # A site of a plain dictionary, as other libraries have, will do too.
+    return type(site.plain_fn if isinstance(site, Message) else site["fn"]).__name__
+
+
 def site_is_subsample(site: Message) -> bool:
     """Whether the site holds the indices that a subsampling plate drew.
 
     >>> site_is_subsample(Message(type="sample", name="z"))
     False
     """
-    return site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample"
+    return site["type"] == "sample" and _kind(site) == "_Subsample"
 
 
 def site_is_factor(site: Message) -> bool:
@@ -20,7 +25,7 @@ def site_is_factor(site: Message) -> bool:
     >>> site_is_factor(Message(type="sample", name="z"))
     False
     """
-    return site["type"] == "sample" and type(site["fn"]).__name__ == "Unit"
+    return site["type"] == "sample" and _kind(site) == "Unit"
 
 
 def allow_all_sites(name: str, site: Message) -> bool:
