@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def structure(
 def chain(length: int, states: int) -> Structure:
     names = [f"x{t}" for t in range(length)]
     return Structure(
-        tuple(FactorShape(pair) for pair in zip(names, names[1:], strict=False)),
+        tuple(FactorShape(pair) for pair in itertools.pairwise(names)),
         tuple((name, states) for name in names),
         tuple((name, frozenset()) for name in names),
     )
@@ -113,7 +114,9 @@ def test_every_row_is_read_once_and_every_variable_goes_once(length: int, states
     ]
     reads += [(rows.group, number) for rows in plan.schedule.totals for number in rows.numbers]
     expected = [(None, number) for number in range(length - 1)]
-    expected += [(place, row) for place, group in enumerate(plan.schedule.groups) for row in range(group.rows)]
+    expected += [
+        (place, row) for place, group in enumerate(plan.schedule.groups) for row in range(group.rows)
+    ]
     assert sorted(reads, key=str) == sorted(expected, key=str)
 
 

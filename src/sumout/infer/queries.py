@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sumout.effects import Trace
-from sumout.errors import EvidenceError, ImpossibleEvidenceError, nearest
+from sumout.errors import EvidenceError, ImpossibleEvidenceError, ModelError, nearest
 from sumout.execute import MAX_SUM
 from sumout.factors import FactorGraph
 from sumout.infer.program import EnumeratedProgram
@@ -58,6 +58,7 @@ def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Cal
 
     Raises:
         EnumerationError: if a latent site cannot be summed out.
+        ModelError: if a log-probability is NaN.
         PlanError: if the plates are not tree-shaped.
         MemoryLimitError: before anything is allocated, if the plan is larger than ``settings.memory_limit``.
 
@@ -73,7 +74,9 @@ def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Cal
 
     def query(*args: Any, **kwargs: Any) -> Tensor:
         graph, _ = question(*args, **kwargs)
-        return solve(graph).value
+        value = solve(graph).value
+        _refuse_nan(graph, value)
+        return value
 
     return query
 
@@ -111,7 +114,7 @@ def marginals(
         graph, trace = question(*args, **kwargs)
         names = _names(graph, wanted)
         result = solve(graph, marginals=names)
-        _refuse_impossible(result.value)
+        _refuse_impossible(graph, result.value)
         values = {
             name: graph_marginal(result.marginal(name))
             if trace is None
@@ -152,7 +155,7 @@ def map_assignment(target: Target, *, max_plate_nesting: int | None = None) -> C
     def query(*args: Any, **kwargs: Any) -> Assignment:
         graph, trace = question(*args, **kwargs)
         result = solve(graph, MAX_SUM)
-        _refuse_impossible(result.value)
+        _refuse_impossible(graph, result.value)
         values = {
             name: graph_state(graph, name, choice) if trace is None else site_value(trace.nodes[name], choice)
             for name, choice in ((name, result.assignment[name]) for name in graph.variables)
@@ -174,8 +177,18 @@ def _names(graph: FactorGraph, wanted: tuple[str, ...] | None) -> tuple[str, ...
     return wanted
 
 
-def _refuse_impossible(value: Tensor) -> None:
-    if value.item() == -torch.inf:
+def _refuse_nan(graph: FactorGraph, value: Tensor) -> None:
+    if value.isnan():
+        names = [factor.name for factor in graph.factors if factor.data.isnan().any()]
+        raise ModelError(
+            f"The log-probability is NaN at {', '.join(map(repr, names)) or 'no single site'}. "
+            "Look for parameters and data that are not numbers there."
+        )
+
+
+def _refuse_impossible(graph: FactorGraph, value: Tensor) -> None:
+    _refuse_nan(graph, value)
+    if value == -torch.inf:
         raise ImpossibleEvidenceError(
             "The observations have probability zero under the model, so there is no posterior. "
             "log_evidence gives -inf for them; observe less to find the contradiction."

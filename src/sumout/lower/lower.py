@@ -133,8 +133,7 @@ def _scalar(scale: float | Tensor, site: Message) -> float:
 
 def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Exception:
     known = ", ".join(f"{each}: {name!r}" for each, name in sorted(names.items(), reverse=True)) or "none"
-    leftmost = min(_plate_dims(site), default=0)
-    if dim < leftmost and site.enum_dims is not None:
+    if "_markov_scope" in site.infer and dim < min(_plate_dims(site), default=0):
         return EnumerationError(
             f"Site {site.name!r} varies along dim {dim} (size {size}), which no enumerated site that it may see "
             f"owns (owned: {known}). Inside markov a site sees only `history` steps back: raise `history` if the "
