@@ -36,15 +36,13 @@ def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Seque
     pieces = []
     for part in parts:
         if part.group is None:
-            pieces.append(_stacked([tables[number] for number in part.numbers]))
-            continue
-        source = results[part.group]
-        assert source is not None  # A schedule never reads a group before it has run.
-        if part.whole:
-            pieces.append(source)
+            piece = _stacked([tables[number] for number in part.numbers])
         else:
-            rows = part.as_slice()
-            pieces.append(source[rows if rows is not None else list(part.numbers)])
+            source = results[part.group]
+            assert source is not None  # A schedule never reads a group before it has run.
+            rows = None if part.whole else part.as_slice()
+            piece = source if part.whole else source[rows if rows is not None else list(part.numbers)]
+        pieces.append(piece if part.order is None else piece.permute(part.order))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
@@ -102,32 +100,19 @@ def forward(
 def _run(group: Group, operands: tuple[Tensor, ...], maximum: bool) -> tuple[Tensor, Record]:
     x = operands[0]
     if group.kind == "sum":
-        result = x.amax(group.positions) if maximum else kernels.log_sum_exp(x, group.positions)
+        result = x.amax(group.gone) if maximum else kernels.log_sum_exp(x, group.gone)
         return result, Record(operands)
     if group.kind == "product":
-        result = x.sum(group.positions) if group.positions else x
+        result = x.sum(group.gone) if group.gone else x
         return result * group.times if group.times != 1.0 else result, Record()
-    lhs, rhs = _as_matrices(group, 0, x), _as_matrices(group, 1, operands[1])
+    of_lhs, of_rhs, _ = group.matrices
+    lhs, rhs = x.reshape(of_lhs), operands[1].reshape(of_rhs)
     if not group.blocks[2]:
-        return (lhs + rhs).reshape(group.full_shape), Record()
+        return (lhs + rhs).reshape(group.result_shape), Record()
     if maximum:
-        return kernels.max_matmul(lhs, rhs).reshape(group.full_shape), Record(operands)
+        return kernels.max_matmul(lhs, rhs).reshape(group.result_shape), Record(operands)
     result, product = kernels.log_matmul(lhs, rhs)
-    return result.reshape(group.full_shape), Record(product=product)
-
-
-def _as_matrices(group: Group, side: int, operand: Tensor) -> Tensor:
-    """An operand as ``(rows * batch, left, summed)`` or ``(rows * batch, summed, right)``."""
-    if group.inverse_permutations[side] is not None:
-        operand = operand.permute(0, *group.permutations[side])
-    return operand.reshape(group.matrices[side])
-
-
-def _from_matrices(group: Group, side: int, grad: Tensor) -> Tensor:
-    """Undoes ``_as_matrices``."""
-    grad = grad.reshape(group.permuted_shapes[side])
-    inverse = group.inverse_permutations[side]
-    return grad if inverse is None else grad.permute(inverse)
+    return result.reshape(group.result_shape), Record(product=product)
 
 
 def _free(group: Group, results: list[Tensor | None], unread: list[int]) -> None:
@@ -168,18 +153,18 @@ def backward(plan: EliminationPlan, tape: Tape, grad: Tensor, factors: int) -> l
 
 def _adjoint(group: Group, record: Record, grad: Tensor) -> tuple[Tensor, ...]:
     if group.kind == "sum":
-        return (kernels.log_sum_exp_adjoint(record.operands[0], grad, group.positions),)
+        return (kernels.log_sum_exp_adjoint(record.operands[0], grad, group.gone),)
     if group.kind == "product":
         if group.times != 1.0:
             grad = grad * group.times
-        for position in sorted(group.positions):
-            grad = grad.unsqueeze(position)
-        return (grad.expand(group.rows, *group.shapes[0]),)
+        shape = (*group.result_shape, *[1] * len(group.gone))
+        return (grad.reshape(shape).expand(group.shapes[0]),)
     grad = grad.reshape(group.matrices[2])
     if record.product is None:
-        return _from_matrices(group, 0, grad.sum(-1)), _from_matrices(group, 1, grad.sum(-2))
-    of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, grad)
-    return _from_matrices(group, 0, of_lhs), _from_matrices(group, 1, of_rhs)
+        of_lhs, of_rhs = grad.sum(-1), grad.sum(-2)
+    else:
+        of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, grad)
+    return of_lhs.reshape(group.shapes[0]), of_rhs.reshape(group.shapes[1])
 
 
 def _hand_back(
@@ -193,6 +178,9 @@ def _hand_back(
     for part in parts:
         piece = grad[start : start + len(part.numbers)] if len(parts) > 1 else grad
         start += len(part.numbers)
+        back = part.back()
+        if back is not None:
+            piece = piece.permute(back)
         if part.group is None:
             for index, row in zip(part.numbers, piece.unbind(0), strict=True):
                 of_factors[index] = row

@@ -119,7 +119,7 @@ class EliminationPlan:
                     step.kind,
                     _names(step.over),
                     _names(step.out),
-                    f"{math.prod(group.out_shape):,}",
+                    f"{math.prod(group.result_shape[1:]):,}",
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(6)]

@@ -1,30 +1,35 @@
 """Which steps run together: steps of one round that have the same shape become one batched operation.
 
-A step's round is one more than the latest round of its operands. Steps of a round are alike when renaming
-their dimensions makes them equal; they form a group, whose tables are stacked along a new first dimension.
+A step's round is one more than the latest round of its operands. Steps of a round are alike when the
+dimensions that play each part in them (kept by both operands, by one, summed out) have the same sizes,
+whatever their names and order; they form a group, whose tables are stacked along a new first dimension.
 A chain in balanced order thus becomes a parallel scan, with nothing made for chains.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from sumout.plan.eliminate import Elimination, Step
+
+Names = tuple[str, ...]
 
 
 class Rows(NamedTuple):
     """Tables to be stacked: rows of an earlier group's result, or factors where ``group`` is ``None``.
 
-    ``numbers`` lists them; ``whole`` tells that they are all rows of the group, in order.
+    ``numbers`` lists them; ``whole`` tells that they are all rows of the group, in order. ``order`` is the
+    order in which their dimensions are wanted (the rows being dimension 0), ``None`` where they have it.
     """
 
     group: int | None
     numbers: tuple[int, ...]
     whole: bool = False
+    order: tuple[int, ...] | None = None
 
     def as_slice(self) -> slice | None:
         """The rows as a slice if they are evenly spaced and ascending: a view instead of a copy."""
@@ -34,29 +39,32 @@ class Rows(NamedTuple):
             return slice(first, last + 1, step)
         return None
 
+    def back(self) -> tuple[int, ...] | None:
+        """The order that undoes ``order``."""
+        return None if self.order is None else _inverse(self.order)
+
+
+@lru_cache(maxsize=4096)
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
 
 @dataclass(frozen=True)
 class Group:
     """Steps run as one operation.
 
-    ``operands`` hold, for each argument, the rows to stack; a stacked operand has the shape
-    ``(rows, *shapes[i])``. For a ``contract`` group, ``permutations`` bring the operands to
-    ``(rows, *batch, *left, *summed)`` and ``(rows, *batch, *summed, *right)``; the result has the shape
-    ``(rows, *batch, *left, *right)``. For ``sum`` and ``product`` groups, ``positions`` are the dimensions
-    that go (the rows being dimension 0).
+    ``operands`` hold, for each argument, the rows to stack; ``dims`` the names of its dimensions in each row,
+    in the order in which the operation takes them. ``blocks`` are the sizes of dimensions by the part they
+    play. For ``contract``: kept by both (batch), left, summed, right; the operands are ``batch + left +
+    summed`` and ``batch + summed + right``, the result ``batch + left + right``. For ``sum`` and ``product``:
+    kept, gone; the operand is ``kept + gone``, the result ``kept``.
     """
 
     kind: str
     steps: tuple[Step, ...]
     operands: tuple[tuple[Rows, ...], ...]
-    dims: tuple[tuple[tuple[str, ...], ...], ...]
-    """For each argument, the names of its dimensions in each row."""
-    shapes: tuple[tuple[int, ...], ...]
-    out_shape: tuple[int, ...]
-    permutations: tuple[tuple[int, ...], ...] = ()
-    blocks: tuple[tuple[int, ...], ...] = ()
-    """For a ``contract`` group, the sizes of the batch, left, summed and right dimensions."""
-    positions: tuple[int, ...] = ()
+    dims: tuple[tuple[Names, ...], ...]
+    blocks: tuple[tuple[int, ...], ...]
     times: float = 1.0
 
     @cached_property
@@ -65,46 +73,49 @@ class Group:
         return len(self.steps)
 
     @cached_property
-    def full_shape(self) -> tuple[int, ...]:
-        """The shape of all results together."""
-        return (self.rows, *self.out_shape)
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the stacked operands, rows first."""
+        if self.kind != "contract":
+            kept, gone = self.blocks
+            return ((self.rows, *kept, *gone),)
+        batch, left, summed, right = self.blocks
+        return (self.rows, *batch, *left, *summed), (self.rows, *batch, *summed, *right)
+
+    @cached_property
+    def result_shape(self) -> tuple[int, ...]:
+        """The shape of all results together, rows first."""
+        if self.kind != "contract":
+            return (self.rows, *self.blocks[0])
+        batch, left, _, right = self.blocks
+        return (self.rows, *batch, *left, *right)
+
+    @cached_property
+    def gone(self) -> tuple[int, ...]:
+        """For ``sum`` and ``product``, the dimensions of the stacked operand that go."""
+        kept, gone = self.blocks
+        return tuple(range(1 + len(kept), 1 + len(kept) + len(gone)))
 
     @cached_property
     def matrices(self) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]:
-        """For a ``contract`` group, the shapes of both operands and the result as batches of matrices."""
+        """For ``contract``, the shapes of both operands and the result as batches of matrices."""
         batch, left, summed, right = (math.prod(block) for block in self.blocks)
         count = self.rows * batch
         return (count, left, summed), (count, summed, right), (count, left, right)
 
     @cached_property
-    def permuted_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """For a ``contract`` group, the shapes of both operands after their permutations."""
-        return tuple(
-            (self.rows, *(shape[position - 1] for position in permutation))
-            for shape, permutation in zip(self.shapes, self.permutations, strict=True)
-        )
-
-    @cached_property
-    def inverse_permutations(self) -> tuple[tuple[int, ...] | None, ...]:
-        """What undoes the permutations; ``None`` for one that changes nothing."""
-        return tuple(_inverse((0, *permutation)) for permutation in self.permutations)
-
-    @property
     def work(self) -> int:
         """The entries of the joint table that all steps together run over."""
-        if self.kind == "contract":
-            return self.rows * math.prod(math.prod(block) for block in self.blocks)
-        return self.rows * math.prod(self.shapes[0])
+        return self.rows * math.prod(math.prod(block) for block in self.blocks)
 
-    @property
+    @cached_property
     def written(self) -> int:
         """The entries of all results."""
-        return self.rows * math.prod(self.out_shape)
+        return math.prod(self.result_shape)
 
-    @property
+    @cached_property
     def read(self) -> int:
         """The entries of all operands."""
-        return self.rows * sum(math.prod(shape) for shape in self.shapes)
+        return sum(math.prod(shape) for shape in self.shapes)
 
 
 @dataclass(frozen=True)
@@ -116,64 +127,88 @@ class Schedule:
     weights: tuple[float, ...]
 
 
-def _inverse(permutation: tuple[int, ...]) -> tuple[int, ...] | None:
-    if permutation == tuple(range(len(permutation))):
-        return None
-    return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))
+class _Parts(NamedTuple):
+    """A step whose dimensions are sorted by the part they play."""
+
+    step: Step
+    args: tuple[Names, ...]
+    blocks: tuple[tuple[int, ...], ...]
 
 
-def _pattern(step: Step, dims: Sequence[tuple[str, ...]], sizes: Mapping[str, int]) -> tuple[object, ...]:
-    """The step with its dimensions renamed by order of appearance: equal for steps that are alike."""
-    number: dict[str, int] = {}
-    for arg in step.args:
-        for each in dims[arg]:
-            number.setdefault(each, len(number))
-    return (
-        step.kind,
-        tuple(tuple(number[each] for each in dims[arg]) for arg in step.args),
-        tuple(number[each] for each in step.over),
-        tuple(sizes[each] for each in number),
-        step.times,
-    )
+def _sorted_parts(step: Step, dims: Sequence[Names], sizes: Mapping[str, int]) -> _Parts:
+    """Brings a step's dimensions into an order that depends on their sizes alone.
 
+    The sort is stable, so that tables keep their order, and are not copied, where sizes are equal.
+    """
 
-def _canonical(
-    step: Step, dims: Sequence[tuple[str, ...]], sizes: Mapping[str, int]
-) -> tuple[Step, tuple[object, ...]]:
-    """Puts the operands of a product into the order that reads first, so that mirror images are alike."""
-    pattern = _pattern(step, dims, sizes)
+    def sort(names: Iterable[str]) -> Names:
+        return tuple(sorted(names, key=sizes.__getitem__))
+
+    def measure(*blocks: Names) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(sizes[each] for each in block) for block in blocks)
+
+    over = set(step.over)
     if step.kind != "contract":
-        # The operand's dimensions may have been put into another order than the step was made for.
-        return step._replace(out=tuple(each for each in dims[step.args[0]] if each not in step.over)), pattern
+        (arg,) = step.args
+        kept, gone = sort(x for x in dims[arg] if x not in over), sort(x for x in dims[arg] if x in over)
+        return _Parts(step._replace(out=kept), ((*kept, *gone),), measure(kept, gone))
     lhs, rhs = step.args
-    ranks = len(dims[rhs]) - len(dims[lhs])
-    mirrored = step._replace(args=(rhs, lhs), out=_out_dims(dims[rhs], dims[lhs], step.over))
-    other = _pattern(mirrored, dims, sizes)
-    if ranks > 0 or (ranks == 0 and other[1:] < pattern[1:]):
-        return mirrored, other
-    return step._replace(out=_out_dims(dims[lhs], dims[rhs], step.over)), pattern
-
-
-def _out_dims(left: tuple[str, ...], right: tuple[str, ...], over: Sequence[str]) -> tuple[str, ...]:
-    batch = tuple(each for each in left if each in right and each not in over)
-    return (*batch, *(x for x in left if x not in right), *(x for x in right if x not in left))
-
-
-def _stacked(
-    nodes: Sequence[int], place: Mapping[int, tuple[int, int]], group_rows: Sequence[int]
-) -> tuple[Rows, ...]:
-    """The nodes as runs of rows of the same source."""
-    runs: list[tuple[int | None, list[int]]] = []
-    for node in nodes:
-        group, row = place.get(node, (None, node))
-        if runs and runs[-1][0] == group:
-            runs[-1][1].append(row)
-        else:
-            runs.append((group, [row]))
-    return tuple(
-        Rows(group, tuple(index), group is not None and index == list(range(group_rows[group])))
-        for group, index in runs
+    left, right = (
+        sort(x for x in dims[lhs] if x not in dims[rhs]),
+        sort(x for x in dims[rhs] if x not in dims[lhs]),
     )
+    # Mirror images are alike.
+    if measure(right) > measure(left):
+        lhs, rhs, left, right = rhs, lhs, right, left
+    summed = sort(x for x in dims[lhs] if x in over)
+    batch = sort(x for x in dims[lhs] if x in dims[rhs] and x not in over)
+    step = step._replace(args=(lhs, rhs), out=(*batch, *left, *right))
+    args = (*batch, *left, *summed), (*batch, *summed, *right)
+    return _Parts(step, args, measure(batch, left, summed, right))
+
+
+class _Scheduler:
+    """Where every table is, and in which order its dimensions are."""
+
+    def __init__(self, dims: Sequence[Names]) -> None:
+        self.dims = list(dims)
+        self.place: dict[int, tuple[int, int]] = {}
+        self.groups: list[Group] = []
+
+    def stack(self, nodes: Sequence[int], wanted: Sequence[Names]) -> tuple[Rows, ...]:
+        """The nodes as runs of rows of the same source and order."""
+        runs: list[tuple[int | None, tuple[int, ...] | None, list[int]]] = []
+        for node, names in zip(nodes, wanted, strict=True):
+            group, row = self.place.get(node, (None, node))
+            order = None
+            if names != self.dims[node]:
+                order = (0, *(1 + self.dims[node].index(each) for each in names))
+            if runs and runs[-1][:2] == (group, order):
+                runs[-1][2].append(row)
+            else:
+                runs.append((group, order, [row]))
+        return tuple(
+            Rows(
+                group,
+                tuple(rows),
+                group is not None and rows == list(range(self.groups[group].rows)),
+                order,
+            )
+            for group, order, rows in runs
+        )
+
+    def add(self, members: Sequence[tuple[int, _Parts]]) -> None:
+        """Makes a group of steps that are alike."""
+        first = members[0][1]
+        dims = tuple(tuple(parts.args[side] for _, parts in members) for side in range(len(first.args)))
+        operands = tuple(
+            self.stack([parts.step.args[side] for _, parts in members], names)
+            for side, names in enumerate(dims)
+        )
+        steps = tuple(parts.step for _, parts in members)
+        self.groups.append(Group(first.step.kind, steps, operands, dims, first.blocks, first.step.times))
+        for row, (node, _) in enumerate(members):
+            self.place[node] = (len(self.groups) - 1, row)
 
 
 def schedule(elimination: Elimination, sizes: Mapping[str, int], factors: int) -> Schedule:
@@ -184,58 +219,16 @@ def schedule(elimination: Elimination, sizes: Mapping[str, int], factors: int) -
         sizes: of all variables and plates.
         factors: how many factors there are, probes included; the first steps' operands.
     """
-    dims = list(elimination.dims)
+    scheduler = _Scheduler(elimination.dims)
     rounds = dict.fromkeys(range(factors), 0)
-    alike: dict[tuple[object, ...], list[tuple[int, Step]]] = {}
-    for offset, step in enumerate(elimination.steps):
-        node = factors + offset
+    alike: dict[tuple[object, ...], list[tuple[int, _Parts]]] = {}
+    for node, step in enumerate(elimination.steps, start=factors):
         rounds[node] = 1 + max(rounds[arg] for arg in step.args)
-        step, pattern = _canonical(step, dims, sizes)
-        dims[node] = step.out
-        alike.setdefault((rounds[node], *pattern), []).append((node, step))
-    place: dict[int, tuple[int, int]] = {}
-    group_rows: list[int] = []
-    groups: list[Group] = []
+        parts = _sorted_parts(step, scheduler.dims, sizes)
+        scheduler.dims[node] = parts.step.out
+        alike.setdefault((rounds[node], step.kind, step.times, parts.blocks), []).append((node, parts))
     for key in sorted(alike, key=lambda key: key[0]):  # type: ignore[arg-type, return-value]
-        members = alike[key]
-        steps = tuple(step for _, step in members)
-        operands = tuple(
-            _stacked([step.args[side] for step in steps], place, group_rows)
-            for side in range(len(steps[0].args))
-        )
-        names = tuple(tuple(dims[step.args[side]] for step in steps) for side in range(len(steps[0].args)))
-        groups.append(_group(steps, operands, names, sizes))
-        for row, (node, _) in enumerate(members):
-            place[node] = (len(groups) - 1, row)
-        group_rows.append(len(members))
-    totals = _stacked([total.node for total in elimination.totals], place, group_rows)
-    return Schedule(tuple(groups), totals, tuple(total.weight for total in elimination.totals))
-
-
-def _group(
-    steps: tuple[Step, ...],
-    operands: tuple[tuple[Rows, ...], ...],
-    names: tuple[tuple[tuple[str, ...], ...], ...],
-    sizes: Mapping[str, int],
-) -> Group:
-    """The shapes of a group, read off its first step."""
-    step = steps[0]
-    shapes = tuple(tuple(sizes[each] for each in side[0]) for side in names)
-    out_shape = tuple(sizes[each] for each in step.out)
-    if step.kind != "contract":
-        positions = tuple(1 + names[0][0].index(each) for each in step.over)
-        return Group(
-            step.kind, steps, operands, names, shapes, out_shape, positions=positions, times=step.times
-        )
-    left, right = names[0][0], names[1][0]
-    batch = [each for each in left if each in right and each not in step.over]
-    only_left = [each for each in left if each not in right]
-    only_right = [each for each in right if each not in left]
-    permutations = (
-        tuple(1 + left.index(each) for each in (*batch, *only_left, *step.over)),
-        tuple(1 + right.index(each) for each in (*batch, *step.over, *only_right)),
-    )
-    blocks = tuple(
-        tuple(sizes[each] for each in block) for block in (batch, only_left, step.over, only_right)
-    )
-    return Group(step.kind, steps, operands, names, shapes, out_shape, permutations, blocks)
+        scheduler.add(alike[key])
+    nodes = [total.node for total in elimination.totals]
+    totals = scheduler.stack(nodes, [()] * len(nodes))
+    return Schedule(tuple(scheduler.groups), totals, tuple(total.weight for total in elimination.totals))
