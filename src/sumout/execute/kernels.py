@@ -21,7 +21,9 @@ _CHUNK = 2**22
 
 def finite_max(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """The maximum along ``dim`` (kept), as a shift: constant for gradients, and finite where all is ``-inf``."""
-    return x.detach().amax(dim, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+    if x.requires_grad:
+        x = x.detach()
+    return x.amax(dim, keepdim=True).clamp_(min=torch.finfo(x.dtype).min)
 
 
 def safe_log(x: Tensor) -> Tensor:
@@ -63,6 +65,7 @@ class Product(NamedTuple):
     """What a product keeps for its adjoint; ``a``, ``b`` and ``r`` depend on how it was made.
 
     - ``matrix``: shifted exponentials of both operands and their matrix product;
+    - ``positive``: the same where the matrix product is positive throughout;
     - ``vector``: the shifted exponential of the joint table and its sums (``b`` is not used);
     - ``logs``: both log-tables (``r`` is not used).
     """
@@ -94,10 +97,14 @@ def log_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, Product]:
     shift_x, shift_y = finite_max(x, -1), finite_max(y, -2)
     a, b = (x - shift_x).exp(), (y - shift_y).exp()
     r = a @ b
+    info = torch.finfo(r.dtype)
+    # A term is lost to underflow only below tiny, so an entry above this has all its digits.
+    if r.numel() > 0 and r.detach().amin().item() >= info.tiny / info.eps**2:
+        return r.log() + shift_x + shift_y, Product("positive", a, b, r)
     if _underflows(x, y, r):
         result = _log_matmul_in_logs(x, y)
         return result, Product("logs", x, y, result[:0])
-    return safe_log(r) + (shift_x + shift_y), Product("matrix", a, b, r)
+    return safe_log(r) + shift_x + shift_y, Product("matrix", a, b, r)
 
 
 def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,8 +112,8 @@ def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
     how, a, b, r = product
     if how == "logs":
         return _adjoint_in_logs(a, b, grad)
-    weight = quotient(grad, r)
-    if how == "matrix":
+    weight = grad / r if how == "positive" else quotient(grad, r)
+    if how != "vector":
         return a * (weight @ b.mT), b * (a.mT @ weight)
     belief = a * weight
     if grad.shape[-2] == 1:
@@ -125,17 +132,13 @@ def max_matmul(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _underflows(x: Tensor, y: Tensor, r: Tensor) -> bool:
-    """Whether an entry of ``r`` may have lost digits, or all of itself, to underflow.
+    """Whether an entry of ``r`` that is too small to be sure of has lost digits, or all of itself.
 
-    A term is lost only below ``tiny``, so an entry above ``tiny / eps**2`` has all its digits. A smaller
-    entry is right only if it is an exact zero: no summand has two finite factors.
+    Such an entry is right only if it is an exact zero: no summand has two finite factors.
     """
     info = torch.finfo(x.dtype)
-    threshold = info.tiny / info.eps**2
     with torch.no_grad():
-        if r.numel() == 0 or r.amin().item() >= threshold:
-            return False
-        suspects = r < threshold
+        suspects = r < info.tiny / info.eps**2
         summands = (x > -torch.inf).to(x.dtype) @ (y > -torch.inf).to(x.dtype)
         return bool((suspects & (summands > 0)).any())
 
