@@ -28,8 +28,8 @@ class ModelError(SumoutError, ValueError):
     """A program breaks a rule of the modelling language: names, plates, shapes, supports."""
 
 
-class DuplicateSiteError(ModelError):
-    """Two sites of one trace share a name."""
+class DuplicateSiteError(ModelError, RuntimeError):
+    """Two sites of one trace share a name; a ``RuntimeError`` too, as which programs for Pyro may catch it."""
 
 
 class PlateError(ModelError):

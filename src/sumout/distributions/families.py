@@ -55,21 +55,18 @@ def elementwise_parameters(fn: Any) -> tuple[str, ...] | None:
     return found[0] if len(found) == 1 else None
 
 
-def elementwise_log_prob(fn: Any, value: Tensor) -> Tensor:
-    """``fn.log_prob(value)``, with as little as possible done on the broadcast shape of parameters and value.
+def linear_form(fn: Any) -> tuple[Tensor, Tensor] | None:
+    """``slope`` and ``offset`` for a family whose log-density is ``value * slope + offset``.
 
-    A Bernoulli is linear in its value, ``x * logits + log(1 - p)``: its logarithms are taken of the
-    parameters alone. (``logsigmoid`` is exact where ``softplus`` is cut off.)
+    Their logarithms are taken of the parameters alone, and sums over data become matrix products.
+    (``logsigmoid`` is exact where ``softplus`` is cut off.)
 
     >>> import torch
-    >>> elementwise_log_prob(dist.Bernoulli(torch.tensor(0.25)), torch.tensor([0.0, 1.0])).exp()
+    >>> slope, offset = linear_form(dist.Bernoulli(torch.tensor(0.25)))
+    >>> (torch.tensor([0.0, 1.0]) * slope + offset).exp()
     tensor([0.7500, 0.2500])
     """
     if type(fn) is dist.Bernoulli:
-        if fn._validate_args:
-            fn._validate_sample(value)
         logits = fn.logits
-        linear: Tensor = value * logits + F.logsigmoid(-logits)
-        return linear
-    log_prob: Tensor = fn.log_prob(value)
-    return log_prob
+        return logits, F.logsigmoid(-logits)
+    return None

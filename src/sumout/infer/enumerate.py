@@ -8,6 +8,7 @@ from typing import Any
 
 from sumout.effects import Message
 from sumout.effects.handlers import InferConfigMessenger
+from sumout.effects.trace import site_is_subsample
 
 
 def config_enumerate(
@@ -19,8 +20,8 @@ def config_enumerate(
 ) -> Callable[..., Any]:
     """Marks every latent site of a program that has a finite support for enumeration.
 
-    Existing marks ``infer={"enumerate": ...}`` are kept. With ``num_samples`` every latent site is marked, to be
-    replaced by that many samples. It works as a function and as a decorator, with and without arguments.
+    What a site's own ``infer`` says is kept, also ``infer={"enumerate": None}``, which leaves the site out. With
+    ``num_samples`` every latent site is marked, to be replaced by that many samples. It works as a function and as a decorator, with and without arguments.
 
     Args:
         guide: a model or guide.
@@ -52,18 +53,15 @@ def config_enumerate(
             config_enumerate, default=default, expand=expand, num_samples=num_samples, tmc=tmc
         )
 
+    marks: dict[str, Any] = {"enumerate": default, "expand": expand}
+    if num_samples is not None:
+        marks |= {"num_samples": num_samples, "tmc": tmc}
+
     def mark(site: Message) -> dict[str, Any]:
-        if (
-            site.type != "sample"
-            or site.is_observed
-            or site.infer.get("enumerate") is not None
-            or default is None
-        ):
+        if site.type != "sample" or site.is_observed or site_is_subsample(site):
             return {}
-        if num_samples is not None:
-            return {"enumerate": default, "num_samples": num_samples, "expand": expand, "tmc": tmc}
-        if getattr(site.plain_fn, "has_enumerate_support", False):
-            return {"enumerate": default, "expand": expand}
-        return {}
+        if num_samples is None and not getattr(site.plain_fn, "has_enumerate_support", False):
+            return {}
+        return {key: site.infer.get(key, value) for key, value in marks.items()}
 
     return InferConfigMessenger(mark)(guide)

@@ -1,14 +1,12 @@
-"""The log-probabilities of sites as tables over named dimensions, many sites at a time.
+"""The log-probabilities of sites as tables over the dimensions along which they really vary.
 
 A chain of a thousand steps scores the same family a thousand times on small tensors. Sites that are alike
-are therefore stacked and scored as one, which saves the launches and, in training, the autograd nodes. Three
-cases are known; any other site is scored by its own distribution:
+are therefore stacked and scored as one, which saves the launches and, in training, the autograd nodes. How is
+in ``scorers``; any other site is scored by its own distribution.
 
-- an enumerated Categorical takes all its states in order, so its table is the table of its parameters;
-- any other Categorical looks its value up in that table;
-- a density that is elementwise in value and parameters can be taken of stacked values and parameters.
-
-All are scored by ``plain_fn``, unexpanded by plates: a table along which nothing varies is not made.
+All are scored by ``plain_fn``, unexpanded by plates: a table along which nothing varies is not made. And a
+site is multiplied out on the spot over those of its plates in which none of its variables lives, for that is
+what any plan would do first: the table over all elements, often the largest of all, need not be kept.
 
 A mask takes a site out of the density. For an enumerated site that means that nothing is learnt from it, as
 when it is drawn from its distribution and ignored: its table stays and sums to one. (Without its table, the
@@ -17,194 +15,137 @@ sum over its states would count them.) The padding of a masked chain thus leaves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.distributions.utils import probs_to_logits
 
-import sumout.distributions as dist
-from sumout.distributions.families import elementwise_log_prob, elementwise_parameters
 from sumout.effects import Message
-from sumout.effects.scoring import apply_mask, unscaled_log_prob
+from sumout.effects.scoring import apply_mask, apply_scale, unscaled_log_prob
+from sumout.lower.scorers import Batch, Layout, case_of, layout_of, own_mask
 
 
 class Table(NamedTuple):
-    """A masked but unscaled log-probability.
+    """A masked but unscaled log-probability (scaled where elements have scales of their own).
 
     ``dims`` tells for each dimension which negative batch dimension of the site it is. Dimensions that are
-    missing are ones along which the log-probability is constant.
+    missing are ones along which the log-probability is constant. ``product_over`` names the plates over which
+    it is multiplied out.
     """
 
     log_prob: Tensor
     dims: tuple[int, ...]
+    product_over: frozenset[str] = frozenset()
 
 
-class _Layout(NamedTuple):
-    """Where tensors that broadcast together really vary.
+def has_tensor_scale(site: Message) -> bool:
+    """Whether a site's elements are scaled one by one; its table is scaled then, not its factor."""
+    return isinstance(site.scale, Tensor) and site.scale.numel() > 1
 
-    ``dims`` are the negative batch dimensions along which any of them does, ``shapes`` the tensors' shapes
-    with no other batch dimensions; event dimensions are kept.
+
+def plate_weight(site: Message) -> float:
+    """The part of a site's scale that comes from the subsampled plates around it."""
+    weight = 1.0
+    for frame in site.cond_indep_stack:
+        if frame.dim is not None:
+            weight *= frame.scale
+    return weight
+
+
+class _Kind(NamedTuple):
+    """What sites share that are scored as one."""
+
+    score: Callable[[Batch], Tensor]
+    shared: Any
+    shapes: tuple[tuple[int, ...], ...]
+    events: int
+    places: tuple[int, ...]
+
+
+class _Product(NamedTuple):
+    """Over which dimensions of a layout a site is multiplied out, and the power it is raised to besides.
+
+    The power counts elements along which nothing varies, and the weight of elements of a subsample.
     """
 
-    dims: tuple[int, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    plates: frozenset[str] = frozenset()
+    places: tuple[int, ...] = ()
+    power: float = 1.0
 
 
-class _Case(NamedTuple):
-    """How a site is scored, and what it must share with others to be scored together with them."""
-
-    score: Callable[[Sequence[Message], Sequence[_Layout], Any], list[Table]]
-    shared: Any
-    shapes: tuple[tuple[int, ...], ...] = ()
-    events: int = 0
+Homes = Mapping[str, frozenset[str]]
+"""The plates of each enumerated site."""
 
 
-def log_probs(sites: Sequence[Message]) -> list[Table]:
-    """One table for each site, in order."""
-    alike: dict[Any, dict[_Layout, list[int]]] = {}
-    for number, site in enumerate(sites):
-        case = _case(site, number)
-        layout = _layout(case.shapes, case.events)
-        key = case.score, case.shared, layout.shapes
-        alike.setdefault(key, {}).setdefault(layout, []).append(number)
+def log_probs(sites: Sequence[Message], homes: Homes | None = None) -> list[Table]:
+    """One table for each site, in order.
+
+    Args:
+        sites: sample sites.
+        homes: the plates of the enumerated sites; without them, sites are not multiplied out.
+    """
+    alike: dict[_Kind, list[tuple[Layout, _Product, int]]] = {}
     tables: list[Table | None] = [None] * len(sites)
-    for (scorer, shared, _), by_layout in alike.items():
-        numbers = [number for each in by_layout.values() for number in each]
-        layouts = [layout for layout, each in by_layout.items() for _ in each]
-        for number, table in zip(
-            numbers, scorer([sites[number] for number in numbers], layouts, shared), strict=True
-        ):
-            tables[number] = table
+    for number, site in enumerate(sites):
+        case = case_of(site)
+        if case is None or has_tensor_scale(site):
+            tables[number] = _scored_alone(site, homes)
+            continue
+        layout = layout_of(case.shapes, case.events)
+        product = _product(site, layout.dims, homes)
+        kind = _Kind(case.score, case.shared, layout.shapes, case.events, product.places)
+        alike.setdefault(kind, []).append((layout, product, number))
+    for (score, shared, shapes, events, places), members in alike.items():
+        # Those of one layout come one after another, to be reshaped together.
+        members.sort(key=lambda member: member[0].dims)
+        batch = Batch([sites[number] for _, _, number in members], shared, shapes, events, places)
+        rows = score(batch).unbind(0)
+        for row, (layout, product, number) in zip(rows, members, strict=True):
+            dims = tuple([dim for place, dim in enumerate(layout.dims) if place not in places])
+            if row.ndim > len(dims):  # An enumerated site's states come last.
+                dims = (*dims, sites[number].enum_dim or 0)
+            tables[number] = Table(apply_scale(row, product.power), dims, product.plates)
     return [table for table in tables if table is not None]
 
 
-def _case(site: Message, number: int) -> _Case:
-    fn = site.plain_fn
-    if site.args or site.kwargs:
-        return _Case(_by_itself, number)
-    mask = _mask(site)
-    kind: Any = Tensor if isinstance(mask, Tensor) else mask
-    if type(fn) is dist.Categorical:
-        param = fn._param
-        made_of = "probs" if param is fn.__dict__.get("probs") else "logits"
-        if site.enum_dim is not None:
-            return _Case(_categorical, (made_of, param.dtype), (param.shape,), 1)
-        if isinstance(site.value, Tensor):
-            shapes = [torch.Size((*site.value.shape, 1)), param.shape]
-            if isinstance(mask, Tensor):
-                shapes.append(torch.Size((*mask.shape, 1)))
-            shared = made_of, param.dtype, site.value.dtype, kind, fn._validate_args
-            return _Case(_categorical_at, shared, tuple(shapes), 1)
-    events = 0
-    if type(fn) is dist.Independent:
-        events, fn = fn.reinterpreted_batch_ndims, fn.base_dist
-    names = elementwise_parameters(fn)
-    if names is None or not isinstance(site.value, Tensor):
-        return _Case(_by_itself, number)
-    tensors = [site.value, *[fn.__dict__[name] for name in names]]
-    shapes = [each.shape for each in tensors]
-    if isinstance(mask, Tensor):
-        shapes.append(torch.Size((*mask.shape, *[1] * events)))
-    shared = type(fn), names, events, kind, fn._validate_args, *[each.dtype for each in tensors]
-    return _Case(_elementwise, shared, tuple(shapes), events)
+def _scored_alone(site: Message, homes: Homes | None) -> Table:
+    log_prob = apply_mask(unscaled_log_prob(site, site.plain_fn), own_mask(site))
+    if has_tensor_scale(site):
+        # What plates weigh is counted with them.
+        log_prob = log_prob * (site.scale / plate_weight(site))
+    layout = layout_of((log_prob.shape,), 0)
+    log_prob = log_prob.reshape(layout.shapes[0])
+    product = _product(site, layout.dims, homes)
+    if product.places:
+        log_prob = log_prob.sum(product.places)
+    dims = tuple(dim for place, dim in enumerate(layout.dims) if place not in product.places)
+    return Table(apply_scale(log_prob, product.power), dims, product.plates)
 
 
-@lru_cache(maxsize=4096)
-def _layout(shapes: tuple[tuple[int, ...], ...], events: int) -> _Layout:
-    width = max(map(len, shapes), default=events)
-    padded = [(1,) * (width - len(shape)) + tuple(shape) for shape in shapes]
-    rank = width - events
-    kept = [place for place in range(rank) if any(shape[place] != 1 for shape in padded)]
-    return _Layout(
-        tuple(place - rank for place in kept),
-        tuple(tuple(shape[place] for place in kept) + shape[rank:] for shape in padded),
-    )
+_NO_PRODUCT = _Product()
 
 
-def _by_itself(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
-    (site,) = sites
-    log_prob = apply_mask(unscaled_log_prob(site, site.plain_fn), _mask(site))
-    layout = _layout((log_prob.shape,), 0)
-    return [Table(log_prob.reshape(layout.shapes[0]), layout.dims)]
-
-
-def _categorical(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
-    """Enumerated Categoricals: the states are the parameters' last dimension."""
-    made_of, _ = shared
-    table = _stacked([site.plain_fn._param for site in sites], layouts[0].shapes[0])
-    if made_of == "probs":
-        table = probs_to_logits(table)
-    if table.shape[-1] == 1:
-        return [Table(row, each.dims) for row, each in zip(table.squeeze(-1).unbind(0), layouts, strict=True)]
-    return [
-        Table(row, (*each.dims, site.enum_dim or 0))
-        for row, each, site in zip(table.unbind(0), layouts, sites, strict=True)
-    ]
-
-
-def _categorical_at(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
-    """Categoricals with values of their own."""
-    made_of, _, _, kind, validate = shared
-    of_value, of_param, *_ = shapes = layouts[0].shapes
-    value = _stacked([site.value for site in sites], of_value[:-1])
-    parameter = _stacked([site.plain_fn._param for site in sites], of_param)
-    fn = dist.Categorical(**{made_of: parameter}, validate_args=False)
-    log_prob = _scored(fn, value, validate, sites)
-    return _masked(log_prob, sites, layouts, kind, shapes[-1][:-1])
-
-
-def _scored(fn: Any, value: Tensor, validate: bool, sites: Sequence[Message]) -> Tensor:
-    """The log-probabilities of stacked values; an error says of which site it is."""
-    fn._validate_args = validate
-    try:
-        return elementwise_log_prob(fn, value)
-    except ValueError:
-        for site in sites:
-            unscaled_log_prob(site, site.plain_fn)
-        raise
-
-
-def _masked(
-    log_prob: Tensor, sites: Sequence[Message], layouts: Sequence[_Layout], kind: Any, shape: tuple[int, ...]
-) -> list[Table]:
-    """The rows of a stack, masked; ``kind`` is the mask of all sites, or ``Tensor`` for tensors of ``shape``."""
-    mask = _stacked([site.mask for site in sites], shape) if kind is Tensor else kind
-    rows = apply_mask(log_prob, mask).unbind(0)
-    return [Table(row, each.dims) for row, each in zip(rows, layouts, strict=True)]
-
-
-def _elementwise(sites: Sequence[Message], layouts: Sequence[_Layout], shared: Any) -> list[Table]:
-    """Densities that are elementwise in the value and in the parameters."""
-    family, names, events, kind, validate = shared[:5]
-    fns = [site.plain_fn for site in sites]
-    if type(fns[0]) is dist.Independent:
-        fns = [fn.base_dist for fn in fns]
-    columns = [[site.value for site in sites], *([fn.__dict__[name] for fn in fns] for name in names)]
-    shapes = layouts[0].shapes
-    value, *parameters = [_stacked(each, shape) for each, shape in zip(columns, shapes, strict=False)]
-    fn = family(**dict(zip(names, parameters, strict=True)), validate_args=False)
-    log_prob = _scored(fn, value, validate, sites)
-    if events:
-        log_prob = log_prob.sum(tuple(range(-events, 0)))
-    return _masked(log_prob, sites, layouts, kind, shapes[-1][: len(shapes[-1]) - events])
-
-
-def _mask(site: Message) -> bool | Tensor | None:
-    return None if site.enum_dim is not None else site.mask
-
-
-def _stacked(tensors: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
-    """Tensors along a new first dimension, each in ``shape``, which leaves out dimensions of size one.
-
-    Those of one shape come one after another and are reshaped together.
-    """
-    parts = []
-    for _, run in groupby(tensors, lambda each: each.shape):
-        same = list(run)
-        part = torch.stack(same) if len(same) > 1 else same[0].unsqueeze(0)
-        parts.append(part.reshape(len(same), *shape))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _product(site: Message, dims: tuple[int, ...], homes: Homes | None) -> _Product:
+    """Which plates of a site none of its variables lives in, if it varies along ``dims``."""
+    frames = site.cond_indep_stack
+    if homes is None or not frames or site.enum_dim is not None:
+        return _NO_PRODUCT
+    owners = site.enum_dims or {}
+    plates = {frame.dim for frame in frames}
+    home: frozenset[str] = frozenset()
+    for dim in dims:
+        if dim not in plates and dim in owners:
+            home |= homes[owners[dim]]
+    places = []
+    names = []
+    power = 1.0
+    for frame in frames:
+        if frame.dim is None or frame.size < 0 or frame.name in home:
+            continue
+        names.append(frame.name)
+        power *= frame.scale
+        if frame.dim in dims:
+            places.append(dims.index(frame.dim))
+        else:
+            power *= frame.size
+    return _Product(frozenset(names), tuple(sorted(places)), power)

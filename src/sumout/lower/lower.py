@@ -7,7 +7,7 @@ a variable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
 
 import torch
@@ -17,7 +17,7 @@ from sumout.effects import Message
 from sumout.effects.trace import Trace, site_is_subsample
 from sumout.errors import EnumerationError, PlateError
 from sumout.factors import Factor, FactorGraph, Plate, Variable
-from sumout.lower.log_prob import Table, log_probs
+from sumout.lower.log_prob import Table, log_probs, plate_weight
 
 
 def lower(trace: Trace) -> FactorGraph:
@@ -28,7 +28,8 @@ def lower(trace: Trace) -> FactorGraph:
 
     Returns:
         A graph with one factor for each sample site, named after it, and one variable for each enumerated
-        site. The weight of a subsampled plate is kept with the plate, any other ``scale`` with the factor.
+        site. A factor is multiplied out over plates that none of its variables lives in. The weight of a
+        subsampled plate is kept with the plate, any other ``scale`` with the factor.
 
     Raises:
         EnumerationError: if a site depends on an enumerated site that it must not see, for instance one
@@ -62,7 +63,8 @@ def lower(trace: Trace) -> FactorGraph:
             size = site.value.shape[site.enum_dim - len(site.plain_fn.event_shape)]
             variables[site.name] = Variable(size, _ordinal(site))
     order = {name: place for place, name in enumerate(variables)}
-    tables = _of_one_dtype(log_probs(sites))
+    homes = {name: variable.plates for name, variable in variables.items()}
+    tables = _of_one_dtype(log_probs(sites, homes))
     factors = [_factor(site, table, order) for site, table in zip(sites, tables, strict=True)]
     return FactorGraph(tuple(factors), variables, plates)
 
@@ -78,7 +80,7 @@ def _of_one_dtype(tables: list[Table]) -> list[Table]:
     if len(dtypes) < 2:
         return tables
     widest = reduce(torch.promote_types, dtypes)
-    return [Table(table.log_prob.to(widest), table.dims) for table in tables]
+    return [table._replace(log_prob=table.log_prob.to(widest)) for table in tables]
 
 
 def _size_along(site: Message, dim: int) -> int:
@@ -95,13 +97,12 @@ def _factor(site: Message, table: Table, order: Mapping[str, int]) -> Factor:
     owners = site.enum_dims or {}
     ordinal = []
     plates: dict[int, str] = {}
-    weight = 1.0
     for frame in site.cond_indep_stack:
         if frame.dim is not None:
             plates[frame.dim] = frame.name
-            ordinal.append(frame.name)
-            weight *= frame.scale
-    log_prob, dims = table
+            if frame.name not in table.product_over:
+                ordinal.append(frame.name)
+    log_prob, dims, _ = table
     inputs = []
     for place, dim in enumerate(dims):
         name = plates.get(dim) or owners.get(dim)
@@ -114,21 +115,25 @@ def _factor(site: Message, table: Table, order: Mapping[str, int]) -> Factor:
         wanted = sorted(range(len(inputs)), key=places.__getitem__)
         log_prob = log_prob.permute(wanted)
         inputs = [inputs[place] for place in wanted]
-    scale = site.scale if type(site.scale) is float else _scalar(site.scale, site)
-    # The weight of a plate's elements stays with the plate; rounding must not make a power of the quotient.
-    scale = 1.0 if scale == weight else round(scale / weight, 12)
-    return Factor(site.name or "", tuple(inputs), log_prob, frozenset(ordinal), scale)
+    return Factor(site.name or "", tuple(inputs), log_prob, frozenset(ordinal), _power(site, inputs, order))
 
 
-def _scalar(scale: float | Tensor, site: Message) -> float:
-    if not isinstance(scale, Tensor):
-        return float(scale)
-    if scale.numel() != 1:
-        raise PlateError(
-            f"Site {site.name!r} has a scale of shape {tuple(scale.shape)}; variables can be summed out only under "
-            "a scale that is one number. Use a plate with a subsample size for weights of its elements."
-        )
-    return float(scale)
+def _power(site: Message, inputs: list[str], variables: Collection[str]) -> float:
+    """A site's scale, but for the weight of its plates' elements, which stays with the plates."""
+    scale = site.scale
+    if isinstance(scale, Tensor):
+        if scale.numel() > 1:
+            if any(name in variables for name in inputs):
+                raise PlateError(
+                    f"Site {site.name!r} has a scale of shape {tuple(scale.shape)}; variables can be summed out "
+                    "only under a scale that is one number. Use a plate with a subsample size for weights of its "
+                    "elements."
+                )
+            return 1.0
+        scale = float(scale)
+    weight = plate_weight(site)
+    # Rounding must not make a power of the quotient.
+    return 1.0 if scale == weight else round(scale / weight, 12)
 
 
 def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Exception:

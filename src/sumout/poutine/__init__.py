@@ -26,6 +26,29 @@ from sumout.effects.messenger import Messenger, block_messengers
 from sumout.effects.primitives import enable_validation, is_validation_enabled
 from sumout.effects.stack import NonlocalExit, get_mask, get_plates
 from sumout.effects.trace import Trace
+from sumout.poutine import (  # noqa: F401  (imported so that sumout.poutine.runtime and the others are there)
+    block_messenger,
+    broadcast_messenger,
+    condition_messenger,
+    enum_messenger,
+    handlers,
+    indep_messenger,
+    infer_config_messenger,
+    markov_messenger,
+    mask_messenger,
+    messenger,
+    plate_messenger,
+    reentrant_messenger,
+    replay_messenger,
+    runtime,
+    scale_messenger,
+    seed_messenger,
+    subsample_messenger,
+    trace_messenger,
+    trace_struct,
+    uncondition_messenger,
+    util,
+)
 
 __all__ = [
     "Messenger",

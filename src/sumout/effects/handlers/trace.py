@@ -120,6 +120,12 @@ class TraceHandler(Generic[P, T]):
         self.msngr = msngr
         functools.update_wrapper(self, fn, updated=())
 
+    def __get__(self, instance: object, owner: type | None = None) -> TraceHandler[..., T]:
+        """In a class it is a method, like the function that it stands for."""
+        if instance is None or not hasattr(self.fn, "__get__"):
+            return self
+        return TraceHandler(self.msngr, self.fn.__get__(instance, owner))
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.msngr:
             self.msngr.trace.record(Message(type="args", name="_INPUT", args=args, kwargs=kwargs))
