@@ -150,9 +150,29 @@ def _look_up(batch: Batch) -> Tensor:
     of_value, of_param, *_ = batch.shapes
     value = batch.stack([site.value for site in batch.sites], of_value[:-1])
     parameter = batch.stack([site.plain_fn._param for site in batch.sites], of_param)
-    fn = dist.Categorical(**{made_of: parameter}, validate_args=False)
-    _validate(fn, value, validate, batch.sites)
-    return batch.finish(fn.log_prob(value), mask)
+    if validate:
+        states = (value >= 0) & (value < parameter.shape[-1]) & (value % 1 == 0)
+        _check(bool(states.all()), batch.sites)
+    logits = probs_to_logits(parameter) if made_of == "probs" else parameter
+    return batch.finish(_entries(logits, value.long()), mask)
+
+
+def _entries(table: Tensor, index: Tensor) -> Tensor:
+    """``table[..., index]``, broadcast over the other dimensions, without repeating the table.
+
+    Dimensions along which only the index varies become one dimension of positions to look up.
+    """
+    rank = index.ndim
+    own = [dim for dim in range(rank) if table.shape[dim] == 1 and index.shape[dim] > 1]
+    shared = [dim for dim in range(rank) if dim not in own]
+    looked_at = [index.shape[dim] for dim in own]
+    positions = index.permute(*shared, *own).reshape(*[index.shape[dim] for dim in shared], -1)
+    rows = table.reshape([table.shape[dim] for dim in (*shared, -1)])
+    shape = [max(sizes) for sizes in zip(rows.shape[:-1], positions.shape[:-1], strict=True)]
+    found = rows.expand(*shape, -1).gather(-1, positions.expand(*shape, -1))
+    found = found.reshape(*found.shape[:-1], *looked_at)
+    order = [*shared, *own]
+    return found.permute([order.index(dim) for dim in range(rank)])
 
 
 def _elementwise(batch: Batch) -> Tensor:
@@ -165,7 +185,8 @@ def _elementwise(batch: Batch) -> Tensor:
         batch.stack(each, shape) for each, shape in zip(columns, batch.shapes, strict=False)
     ]
     fn = family(**dict(zip(names, parameters, strict=True)), validate_args=False)
-    _validate(fn, value, validate, batch.sites)
+    if validate:
+        _check(bool(fn.support.check(value).all()), batch.sites)
     rank = value.ndim - batch.events
     linear = linear_form(fn) if mask is None or mask is True else None
     if linear is not None:
@@ -198,13 +219,8 @@ def _linear(value: Tensor, slope: Tensor, offset: Tensor, places: Sequence[int])
     return product + offset.sum(tuple(places)) * float(torch.Size(repeated).numel())
 
 
-def _validate(fn: Any, value: Tensor, wanted: bool, sites: Sequence[Message]) -> None:
-    """Checks stacked values; an error says of which site it is."""
-    if not wanted:
-        return
-    try:
-        fn._validate_sample(value)
-    except ValueError:
+def _check(valid: bool, sites: Sequence[Message]) -> None:
+    """Scores the sites one by one if their stacked values are not all valid: the error then says which it is."""
+    if not valid:
         for site in sites:
             unscaled_log_prob(site, site.plain_fn)
-        raise
