@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -18,6 +20,13 @@ def test_every_module_exports_what_it_lists_and_defines_nothing(name: str) -> No
     assert module.__doc__
     for public in module.__all__:
         assert not getattr(getattr(module, public), "__module__", "").startswith("sumout.poutine")
+
+
+def test_every_module_is_there_once_the_package_is() -> None:
+    # In a process of its own: here the test above has imported them all.
+    script = f"import sumout; print([n for n in {MODULES} if not hasattr(sumout.poutine, n)])"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (run.stdout.strip(), run.stderr) == ("[]", "")
 
 
 @pytest.mark.parametrize(

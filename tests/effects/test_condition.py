@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 import sumout.distributions as dist
-from sumout.effects.handlers import condition, trace, uncondition
+from sumout.effects.handlers import condition, enum, trace, uncondition
 from sumout.effects.primitives import sample
 
 
@@ -65,3 +65,14 @@ def test_uncondition_and_condition_apply_from_the_inside_out() -> None:
     data = {"z": torch.tensor(1.0)}
     assert trace(uncondition(condition(model, data=data))).get_trace().observation_nodes == []
     assert trace(condition(uncondition(model), data=data)).get_trace().observation_nodes == ["z"]
+
+
+def test_what_is_conditioned_outside_of_enum_is_not_enumerated() -> None:
+    def coin() -> Any:
+        return sample("z", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+
+    recorded = trace(condition(enum(coin, first_available_dim=-1), data={"z": torch.tensor(1.0)})).get_trace()
+    site = recorded.nodes["z"]
+    assert site["is_observed"]
+    assert site.enum_dim is None
+    assert recorded.nodes["_RETURN"]["value"] == 1.0

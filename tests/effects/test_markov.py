@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 import sumout.distributions as dist
-from sumout.effects import Message, Messenger
+from sumout.effects import Message, Messenger, am_i_wrapped
 from sumout.effects.handlers.markov import MarkovMessenger
 from sumout.effects.primitives import markov, plate, sample
 from sumout.effects.stack import state
@@ -143,3 +143,10 @@ def test_what_is_not_supported_is_said() -> None:
         MarkovMessenger(name="chain")
     with pytest.raises(ValueError, match="was given 3.*by keyword"):
         markov(3)  # type: ignore[call-overload]
+
+
+def test_interleaved_chains_are_refused_and_leave_nothing_behind() -> None:
+    with pytest.raises(ValueError, match="nest"):
+        for _ in zip(markov(range(3)), markov(range(3)), strict=True):
+            pass
+    assert not am_i_wrapped()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sumout.effects import Message, Messenger, block_messengers, effectful
+from sumout.effects import Message, Messenger, apply_stack, block_messengers, effectful
 from sumout.effects.stack import state
 
 
@@ -191,3 +191,16 @@ class TestBlockMessengers:
             with pytest.raises(KeyError):
                 fail()
             assert ping() == "pinga"
+
+
+def test_a_hook_may_be_a_class_method() -> None:
+    class Counting(Messenger):
+        seen = 0
+
+        @classmethod
+        def _pyro_sample(cls, msg: Message) -> None:
+            cls.seen += 1
+
+    with Counting():
+        apply_stack(Message(type="sample", name="x", fn=lambda: 1))
+    assert Counting.seen == 1

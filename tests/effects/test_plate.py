@@ -170,6 +170,12 @@ def test_an_error_inside_leaves_nothing_behind() -> None:
         pass
 
 
+def test_loops_in_step_are_an_error_that_leaves_nothing_behind() -> None:
+    with pytest.raises(ValueError, match="must nest"):
+        list(zip(plate("rows", 3), plate("columns", 3), strict=True))
+    assert state.stack == []
+
+
 def test_parameters_with_batch_dimensions_are_cut_to_the_subsample() -> None:
     chosen = torch.tensor([3, 0])
     with get_param_store().scope():

@@ -273,3 +273,10 @@ class TestThreads:
             thread.join()
         assert seen == [True, True, True]
         assert get_mask() is None
+
+
+def test_a_site_may_be_a_plain_dictionary() -> None:
+    site = {"type": "sample", "name": "x", "fn": lambda: 3, "args": (), "kwargs": {}, "value": None}
+    apply_stack(site)  # type: ignore[arg-type]
+    assert site["value"] == 3
+    assert site["done"] is True

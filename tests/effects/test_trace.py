@@ -116,8 +116,31 @@ class TestRecording:
         with pytest.raises(ModelError, match="'round'"):
             trace(model, graph_type="round")  # type: ignore[call-overload]
 
+    def test_as_a_decorator_of_a_method(self) -> None:
+        class Model:
+            def __init__(self, shift: float) -> None:
+                self.shift = shift
+
+            @trace
+            def run(self, scale: float) -> torch.Tensor:
+                return sample("z", dist.Delta(torch.tensor(self.shift * scale)))
+
+        model = Model(2.0)
+        assert model.run(3.0) == 6.0
+        assert model.run.get_trace(4.0).nodes["_RETURN"]["value"] == 8.0
+        assert model.run.trace.nodes["z"]["value"] == 8.0  # of the last run
+        assert Model.run.get_trace(model, 5.0).nodes["z"]["value"] == 10.0
+
 
 class TestNames:
+    def test_a_duplicate_is_also_the_runtime_error_that_programs_for_pyro_catch(self) -> None:
+        def twice() -> None:
+            sample("z", normal())
+            sample("z", normal())
+
+        with pytest.raises(RuntimeError, match="'z'"):
+            trace(twice).get_trace()
+
     def test_two_sample_sites_of_one_name(self) -> None:
         def twice() -> None:
             sample("z", normal())

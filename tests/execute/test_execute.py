@@ -170,3 +170,11 @@ def test_only_a_maximum_has_an_assignment() -> None:
     graph = FactorGraph.from_tables({"f": (["x"], [1.0, 1.0])})
     with pytest.raises(ValueError, match="MAX_SUM"):
         _ = execute(make_plan(graph.structure), graph).assignment
+
+
+def test_tables_that_lie_backwards_in_one_storage() -> None:
+    tables = torch.randn(3, 40, 40, dtype=torch.float64)
+    graph = FactorGraph.from_tables({f"f{i}": ([f"x{i}", f"y{i}"], tables[i]) for i in (2, 1, 0)}, log=True)
+    with torch.no_grad():
+        value = execute(make_plan(graph.structure), graph).value
+    torch.testing.assert_close(value, tables.logsumexp((1, 2)).sum(), rtol=1e-12, atol=0)

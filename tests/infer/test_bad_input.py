@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sumout.distributions as dist
-from sumout import FactorGraph, infer, markov, plate, sample, settings
+from sumout import FactorGraph, factor, infer, markov, plate, sample, settings
 from sumout.effects import am_i_wrapped
 from sumout.errors import (
     DuplicateSiteError,
@@ -75,6 +75,15 @@ def crossed_plates() -> None:
         sample("x", dist.Normal(a + b, 1.0), obs=torch.zeros(3, 2))
 
 
+def joint_event() -> None:
+    sample("z", dist.Bernoulli(0.5).expand([3]).to_event(1))
+
+
+def infinite_density() -> None:
+    z = sample("z", dist.Categorical(logits=torch.tensor([0.0, -torch.inf])))
+    factor("f", torch.tensor([0.0, torch.inf])[z])
+
+
 def not_a_number() -> None:
     sample("x", dist.Normal(torch.tensor(torch.nan), 1.0, validate_args=False), obs=torch.tensor(0.0))
 
@@ -97,6 +106,8 @@ def data_outside_the_support() -> None:
         (undeclared_dimension, PlateError, ["'x'", "dim -1 (size 3)", "plate", ".to_event()"]),
         (history_too_short, EnumerationError, ["'x2'", "history"]),
         (crossed_plates, PlanError, ["'rows'", "'columns'", "'a'", "'b'", "for i in plate"]),
+        (joint_event, EnumerationError, ["'z'", "Bernoulli", "(3,)", "plate", ".to_event()"]),
+        (infinite_density, ModelError, ["infinite", "'f'"]),
         (not_a_number, ModelError, ["NaN", "'x'"]),
         (data_outside_the_support, ValueError, ["'x2'", "support"]),
     ],
@@ -144,6 +155,8 @@ def test_evidence_of_a_graph() -> None:
         infer.marginals(weather())(evidence={"rain": 2})
     with pytest.raises(EvidenceError, match=r"'wett'.*Did you mean 'wet'"):
         infer.marginals(weather(), sites=["wett"])()
+    with pytest.raises(EvidenceError, match="mapping.*'rain'"):
+        infer.marginals(weather())(evidence="rain")
     with pytest.raises(ImpossibleEvidenceError):
         infer.marginals(weather())(evidence={"rain": "no", "wet": "yes"})
     assert infer.log_evidence(weather())(evidence={"rain": "no", "wet": "yes"}) == -torch.inf

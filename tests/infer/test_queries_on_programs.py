@@ -6,7 +6,9 @@ import torch
 from hypothesis import assume, given, settings
 
 import oracles
+import sumout.distributions as dist
 from programs import Program, programs
+from sumout import markov, plate, sample
 from sumout.infer import log_evidence, map_assignment, marginals
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -94,3 +96,24 @@ def test_map_is_a_maximum(program: Program) -> None:
             back = [list(reversed(site.path)).index(name) for name in sorted(site.path)]
             values[site.name] = value.permute(back).long()
     torch.testing.assert_close(oracles.score_assignment(problem, values), best, **EXACT)
+
+
+def test_loops_over_plates_inside_a_chain() -> None:
+    """The elements of the last step's loop must not take dimensions that the chain still uses."""
+    shown = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    table = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
+
+    def model() -> None:
+        before = torch.tensor(0)
+        for t in markov(range(2)):
+            for i in plate(f"elements_{t}", 2):
+                w = sample(f"w_{t}_{i}", dist.Categorical(table[before]))
+                sample(f"x_{t}_{i}", dist.Bernoulli(shown[w]), obs=torch.tensor(1.0))
+            before = sample(f"z_{t}", dist.Categorical(torch.tensor([0.5, 0.5], dtype=torch.float64)))
+            sample(f"y_{t}", dist.Bernoulli(shown[before]), obs=torch.tensor(1.0))
+
+    element = table @ shown  # p(x = 1 | before)
+    of_z = 0.5 * shown * element**2  # p(z_0, y_0, the elements of the second step)
+    expected = element[0] ** 2 * of_z.sum() * (0.5 * shown).sum()
+    torch.testing.assert_close(log_evidence(model)(), expected.log(), **EXACT)
+    torch.testing.assert_close(marginals(model)()["z_0"].probs, of_z / of_z.sum(), **EXACT)

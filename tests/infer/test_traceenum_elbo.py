@@ -92,8 +92,9 @@ def test_in_a_mask_and_a_subsampled_plate() -> None:
 
 
 def test_a_scale_is_a_power_of_the_sum() -> None:
-    loss = TraceEnum_ELBO().differentiable_loss(scale(mixture, scale=0.3), no_guide, X)
-    assert_same_gradients(loss, -0.3 * mixture_by_hand(X).sum())
+    for power in (0.3, 1 / 1234567, 1e-14, 1e9):
+        loss = TraceEnum_ELBO().differentiable_loss(scale(mixture, scale=power), no_guide, X)
+        assert_same_gradients(loss / power, -mixture_by_hand(X).sum())
 
 
 def test_the_mean_over_all_subsamples_is_the_whole() -> None:

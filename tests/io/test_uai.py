@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sumout.errors import ParseError
+from sumout.infer import log_evidence
 from sumout.io import parse_uai, read_uai
 
 DATA = Path(__file__).parents[1] / "data" / "uai"
@@ -174,3 +175,11 @@ def test_a_file_cut_between_numbers_is_an_error(text: str) -> None:
     for kept in range(len(words)):
         with pytest.raises(ParseError):
             parse_uai("cut.uai", " ".join(words[:kept]))
+
+
+def test_a_function_of_no_variables_is_a_constant(tmp_path: Path) -> None:
+    path = tmp_path / "constant.uai"
+    path.write_text("MARKOV 1 3  2  0  1 0   1 0.5  3 1 2 3")
+    graph = read_uai(path)
+    assert graph.factors[0].inputs == ()
+    assert log_evidence(graph)().exp() == pytest.approx(0.5 * (1 + 2 + 3), rel=1e-12)

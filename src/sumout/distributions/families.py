@@ -41,6 +41,17 @@ def is_distribution(fn: Any) -> bool:
     return known
 
 
+def innermost(fn: Any) -> Any:
+    """The distribution under masks, expansions and reinterpretations of its batch.
+
+    >>> innermost(dist.Bernoulli(0.5).expand([3]).to_event(1).mask(False))
+    Bernoulli(probs: torch.Size([3]))
+    """
+    while isinstance(fn, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
+        fn = fn.base_dist
+    return fn
+
+
 def elementwise_parameters(fn: Any) -> tuple[str, ...] | None:
     """The names of the parameters that ``fn`` was made with, if its family's density is elementwise in them.
 

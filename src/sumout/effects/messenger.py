@@ -160,7 +160,7 @@ def _as_method(cls: type, name: str) -> Hook:
     """The hook as a function of (handler, message), also where it is a static method of the message alone."""
     found = inspect.getattr_static(cls, name)
     function: Callable[..., Any] = getattr(cls, name)
-    if isinstance(found, staticmethod):
+    if isinstance(found, (staticmethod, classmethod)):
         return lambda frame, msg: function(msg)
     return function
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from sumout.effects.dims import DimAllocator
@@ -87,7 +87,11 @@ def apply_stack(msg: Message) -> None:
     ``continuation`` is called if there is one.
     """
     stack = state.stack
-    kind = msg.type
+    try:
+        kind = msg.type
+    except AttributeError:
+        _apply_stack_to_dict(msg)
+        return
     seen = 0
     for frame in reversed(stack):
         seen += 1
@@ -105,6 +109,15 @@ def apply_stack(msg: Message) -> None:
             hook(frame, msg)
     if msg.continuation is not None:
         msg.continuation(msg)
+
+
+def _apply_stack_to_dict(contents: MutableMapping[str, Any]) -> None:
+    """The same for a site that is a plain dictionary, as programs for Pyro make them."""
+    msg = Message.of(contents)
+    try:
+        apply_stack(msg)
+    finally:
+        contents.update(msg)
 
 
 @overload

@@ -58,6 +58,8 @@ def _stacked(tables: list[Tensor]) -> Tensor:
         return torch.stack(tables)  # A view would hide the other tables from autograd.
     start, strides, storage = first.storage_offset(), first.stride(), first.untyped_storage().data_ptr()
     step = tables[1].storage_offset() - start
+    if step < 0:
+        return torch.stack(tables)  # A stride is never negative.
     for row, table in enumerate(tables):
         if (
             table.storage_offset() != start + row * step

@@ -22,6 +22,8 @@ def resolve_evidence(graph: GraphData, evidence: Evidence) -> dict[str, int | to
 
     Raises `EvidenceError` for an unknown variable or state, an index out of range, or a wrong shape.
     """
+    if not isinstance(evidence, Mapping):
+        raise EvidenceError(f"Evidence is a mapping, e.g. {{'name': 'state'}}, not {evidence!r}.")
     resolved: dict[str, int | torch.Tensor] = {}
     for name, value in evidence.items():
         variable = graph.variables.get(name)

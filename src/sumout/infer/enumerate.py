@@ -21,7 +21,8 @@ def config_enumerate(
     """Marks every latent site of a program that has a finite support for enumeration.
 
     What a site's own ``infer`` says is kept, also ``infer={"enumerate": None}``, which leaves the site out. With
-    ``num_samples`` every latent site is marked, to be replaced by that many samples. It works as a function and as a decorator, with and without arguments.
+    ``num_samples`` every latent site is marked, to be replaced by that many samples. It works as a function and as a
+    decorator, with and without arguments.
 
     Args:
         guide: a model or guide.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 
+from sumout.distributions.families import innermost
 from sumout.effects import Message
 from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenger
 from sumout.effects.trace import Trace, site_is_subsample
-from sumout.errors import EnumerationError
+from sumout.errors import EnumerationError, PlateError
 from sumout.infer.enumerate import config_enumerate
+
+_ROOM = 8
+"""Dimensions more that plates get in a run after one in which they collided with enumerated values."""
 
 
 def plate_nesting(trace: Trace) -> int:
@@ -66,24 +71,34 @@ class EnumeratedProgram:
         if self.max_plate_nesting is None:
             self.max_plate_nesting = guess_plate_nesting(self.program, *args, **kwargs)
         nesting = self.max_plate_nesting
-        marked = EnumMessenger(first_available_dim=-1 - nesting)(config_enumerate(self.program))
-        with TraceMessenger() as recorder:
-            marked(*args, **kwargs)
-        trace: Trace = recorder.trace
-        needed = plate_nesting(trace)
-        if needed > nesting:
+        marked = config_enumerate(self.program)
+        try:
+            with TraceMessenger() as recorder:
+                EnumMessenger(first_available_dim=-1 - nesting)(marked)(*args, **kwargs)
+        except (EnumerationError, PlateError):  # of plates and values along one dimension
+            needed = self._nesting_met(nesting, *args, **kwargs)
+            if needed <= nesting:
+                raise
             if self.fixed:
                 raise EnumerationError(
                     f"The plates take up {needed} dims and max_plate_nesting is {nesting}. "
                     f"Give max_plate_nesting={needed}, or leave it out to have it found."
-                )
-            self.max_plate_nesting = needed
+                ) from None
+            self.max_plate_nesting = needed  # Other arguments than the first may need deeper plates.
             return self.trace(*args, **kwargs)
+        trace: Trace = recorder.trace
         for site in trace.nodes.values():
             settled = site.type != "sample" or site.is_observed or site.enum_dim is not None
             if not settled and not site_is_subsample(site):
                 _refuse(site)
         return trace
+
+    def _nesting_met(self, nesting: int, *args: Any, **kwargs: Any) -> int:
+        """How deep the plates are that an enumerated run meets when it has room for more."""
+        marked = EnumMessenger(first_available_dim=-1 - nesting - _ROOM)(config_enumerate(self.program))
+        with BlockMessenger(), TraceMessenger() as recorder, suppress(EnumerationError, PlateError):
+            marked(*args, **kwargs)
+        return plate_nesting(recorder.trace)
 
 
 def _refuse(site: Message) -> None:
@@ -93,7 +108,14 @@ def _refuse(site: Message) -> None:
             f"Site {site.name!r} is marked for sequential enumeration, which exact queries do not do yet. "
             "Mark it infer={'enumerate': 'parallel'}."
         )
+    family = innermost(site.plain_fn)
+    if getattr(family, "has_enumerate_support", False):
+        raise EnumerationError(
+            f"Site {site.name!r} is latent with {type(family).__name__} in an event of shape "
+            f"{tuple(site.plain_fn.event_shape)}, whose joint values are not enumerated. Make its elements sites "
+            "of their own, or a plate in the place of .to_event()."
+        )
     raise EnumerationError(
-        f"Site {site.name!r} is latent with {type(site.fn).__name__} of infinite support, so it cannot be summed out. "
+        f"Site {site.name!r} is latent with {type(family).__name__} of infinite support, so it cannot be summed out. "
         "Observe it (obs=..., or the condition handler), fix it with a param, or use a guide with TraceEnum_ELBO."
     )

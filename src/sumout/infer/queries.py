@@ -82,13 +82,13 @@ def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Cal
 
 
 def marginals(
-    target: Target, sites: Iterable[str] | None = None, *, max_plate_nesting: int | None = None
+    target: Target, sites: Iterable[str] | str | None = None, *, max_plate_nesting: int | None = None
 ) -> Callable[..., Marginals]:
     """The posterior marginal of every summed-out site, from one forward and one backward sweep.
 
     Args:
         target: a program, or a ``FactorGraph``.
-        sites: the names that are wanted; all if ``None``.
+        sites: the name or names that are wanted; all if ``None``.
         max_plate_nesting: as in ``log_evidence``.
 
     Returns:
@@ -108,7 +108,7 @@ def marginals(
     tensor(0.8000)
     """
     question = _Question(target, max_plate_nesting)
-    wanted = None if sites is None else tuple(sites)
+    wanted = (sites,) if isinstance(sites, str) else None if sites is None else tuple(sites)
 
     def query(*args: Any, **kwargs: Any) -> Marginals:
         graph, trace = question(*args, **kwargs)
@@ -179,10 +179,16 @@ def _names(graph: FactorGraph, wanted: tuple[str, ...] | None) -> tuple[str, ...
 
 def _refuse_nan(graph: FactorGraph, value: Tensor) -> None:
     if value.isnan():
-        names = [factor.name for factor in graph.factors if factor.data.isnan().any()]
+        # An infinite density and an impossible one are NaN together, though neither is alone.
+        for kind, found in (("NaN", Tensor.isnan), ("infinite", Tensor.isposinf)):
+            names = [repr(factor.name) for factor in graph.factors if found(factor.data).any()]
+            if names:
+                raise ModelError(
+                    f"The log-probability is {kind} at {', '.join(names)}. Look for parameters and data there that "
+                    "are not numbers, or at the edge of a support."
+                )
         raise ModelError(
-            f"The log-probability is NaN at {', '.join(map(repr, names)) or 'no single site'}. "
-            "Look for parameters and data that are not numbers there."
+            "The log-probability is NaN, though no single site's is: look for very large parameters."
         )
 
 

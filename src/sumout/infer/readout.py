@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 import sumout.distributions as dist
+from sumout.distributions.families import innermost
 from sumout.effects import Message
 from sumout.execute import Choice, Marginal
 from sumout.factors import FactorGraph
@@ -31,7 +32,7 @@ def site_marginal(site: Message, marginal: Marginal) -> Any:
     """
     frames = {frame.dim: (frame.name, frame.size) for frame in site.cond_indep_stack if frame.dim is not None}
     probs = _spread(marginal.probs, marginal.plates, frames)
-    family = _base(site.fn)
+    family = innermost(site.fn)
     if isinstance(family, dist.Bernoulli):
         return dist.Bernoulli(probs=probs[..., 1].clamp(max=1.0), validate_args=False)
     if isinstance(family, dist.OneHotCategorical):
@@ -50,13 +51,6 @@ def site_value(site: Message, choice: Choice) -> Tensor:
     sizes = {frames[dim][0]: frames[dim][1] for dim in sorted(frames)}
     index = _spread(_placed(choice.states, choice.plates, sizes).unsqueeze(-1), names, frames).squeeze(-1)
     return _support(site)[index]
-
-
-def _base(fn: Any) -> Any:
-    """The distribution under masks, expansions and empty reinterpretations of its batch."""
-    while isinstance(fn, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
-        fn = fn.base_dist
-    return fn
 
 
 def _support(site: Message) -> Tensor:

@@ -43,7 +43,8 @@ class Network:
         """The factor graph: one float64 log-space factor per table."""
         with np.errstate(divide="ignore"):  # log 0 = -inf is meant
             tables = {
-                name: (scope, torch.from_numpy(np.log(entries)))
+                # The logarithm of a table over no variables is a number, not an array.
+                name: (scope, torch.from_numpy(np.asarray(np.log(entries))))
                 for name, (scope, entries) in self.tables.items()
             }
         return FactorGraph.from_tables(tables, states=self.states, log=True)

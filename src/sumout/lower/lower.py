@@ -70,7 +70,20 @@ def lower(trace: Trace) -> FactorGraph:
 
 
 def lower_site(site: Message) -> Factor:
-    """The factor of a single site; inputs are in the order of their tensor dimensions, leftmost first."""
+    """The factor of a single site, over all that its log-probability really depends on; ``.term`` is its funsor.
+
+    Inputs are in the order of their tensor dimensions, leftmost first.
+
+    >>> import torch
+    >>> from sumout.effects.handlers import trace
+    >>> from sumout.effects.primitives import plate, sample
+    >>> import sumout.distributions as dist
+    >>> def model():
+    ...     with plate("data", 3):
+    ...         sample("x", dist.Normal(0.0, 1.0), obs=torch.zeros(3))
+    >>> lower_site(trace(model).get_trace().nodes["x"]).inputs
+    ('data',)
+    """
     return _factor(site, log_probs([site])[0], {})
 
 
@@ -132,8 +145,8 @@ def _power(site: Message, inputs: list[str], variables: Collection[str]) -> floa
             return 1.0
         scale = float(scale)
     weight = plate_weight(site)
-    # Rounding must not make a power of the quotient.
-    return 1.0 if scale == weight else round(scale / weight, 12)
+    # Rounding must not make a power of the quotient: 14 digits of it are kept, however small it is.
+    return 1.0 if scale == weight else float(f"{scale / weight:.14g}")
 
 
 def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Exception:

@@ -164,7 +164,7 @@ class _Eliminator:
             raise PlanError(
                 f"The factors around {_listed(names)} have different scales {sorted(scales)}: the sum over a variable "
                 "is defined only where all its factors are raised to one power. Put the same scale around all of "
-                "them, or subsample by a plate, whose scale is understood."
+                "them, or subsample by a plate entered with `with`, whose scale is understood."
             )
         return scales.pop() if scales else None
 

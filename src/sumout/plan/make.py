@@ -76,7 +76,12 @@ def make_plan(
 
 
 def plan_cache_info() -> PlanCacheInfo:
-    """How often a plan was found (hits) and made (misses)."""
+    """How often a plan was found (hits) and made (misses).
+
+    >>> clear_plan_cache()
+    >>> plan_cache_info()
+    PlanCacheInfo(hits=0, misses=0, size=0)
+    """
     info = _make_plan.cache_info()
     return PlanCacheInfo(info.hits, info.misses, info.currsize)
 

@@ -36,6 +36,7 @@ class ConditionMessenger(Messenger):
             return
         msg.value = self.data.nodes[name].value if isinstance(self.data, Trace) else self.data[name]
         msg.is_observed = msg.value is not None
+        msg.enum_dim = None  # an enum inside has chosen all values already: what is observed has one
 
 
 condition = wrap(ConditionMessenger)

@@ -78,9 +78,11 @@ class _Dims:
         last = in_markov and infer["_markov_last"] and len(self.kept) < MAX_KEPT
         taken: Collection[int] = ()
         dim = self.leftmost - 1
-        if in_markov and not last:
+        if in_markov:
+            # The last step looks too: once dimensions are forgotten, some in reach lie left of ``leftmost``.
             taken = owners.keys() | self._in_reach(infer["_markov_near_scope"], missing=1).keys()
-            dim = self.first
+            if not last:
+                dim = self.first
         rank = len(batch_shape)
         # A dimension in which the distribution varies is one that a site out of reach owned, or that nobody
         # declared.
@@ -177,7 +179,7 @@ class EnumMessenger(Messenger):
                 raise EnumerationError(
                     f"Plate {frame.name!r} uses dim {frame.dim} at site {msg.name!r}, but enumeration "
                     f"uses the dimensions from {dims.first} leftwards. "
-                    f"Give enum(first_available_dim={frame.dim - 1})."
+                    f"Give enum(first_available_dim={frame.dim - 1}), or an objective max_plate_nesting={-frame.dim}."
                 )
         owners = dims.visible(msg)
         if wanted:

@@ -128,10 +128,10 @@ class IndepMessenger(Messenger):
             Messenger.__enter__(self)
             try:
                 yield index.item() if isinstance(index, Tensor) else index
+                Messenger.__exit__(self, None, None, None)  # refused if another loop goes on inside this step
             except BaseException as error:
                 Messenger.__exit__(self, type(error), error, error.__traceback__)
                 raise
-            Messenger.__exit__(self, None, None, None)
 
     def _process_message(self, msg: Message) -> None:
         msg.cond_indep_stack = (self._place.frame, *msg.cond_indep_stack)

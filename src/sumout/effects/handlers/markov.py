@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from sumout.effects.handlers.reentrant import ReentrantMessenger
 from sumout.effects.message import Message
+from sumout.effects.messenger import Messenger
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -125,11 +126,15 @@ class MarkovIterator(MarkovMessenger, Generic[T]):
     def __iter__(self) -> Iterator[T]:
         # Where the number of steps is not known, none is known to be the last.
         steps = len(self._iterable) if isinstance(self._iterable, Sized) else 0
-        with ExitStack() as entered:
-            for step, value in enumerate(self._iterable, start=1):
-                entered.enter_context(self)
-                self._contexts.last = step == steps
-                yield value
+        try:
+            with ExitStack() as entered:
+                for step, value in enumerate(self._iterable, start=1):
+                    entered.enter_context(self)
+                    self._contexts.last = step == steps
+                    yield value
+        except BaseException as error:
+            Messenger.__exit__(self, type(error), error, error.__traceback__)  # where handlers did not nest
+            raise
 
 
 @overload

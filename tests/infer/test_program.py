@@ -1,0 +1,70 @@
+"""How programs are run for exact queries: plates that only some runs show, handlers around the query."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import sumout.distributions as dist
+from sumout import condition, infer, plate, sample
+from sumout.errors import EnumerationError
+
+X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+
+
+def coin(depth: int) -> None:
+    """A coin of bias 0.3 that shows in ``depth`` nested plates of three."""
+    z = sample("z", dist.Bernoulli(torch.tensor(0.3, dtype=torch.float64)))
+    shown = dist.Bernoulli(0.2 + 0.6 * z)
+    if depth == 0:
+        sample("x", shown, obs=X[0])
+    elif depth == 1:
+        with plate("columns", 3):
+            sample("x", shown, obs=X)
+    else:
+        with plate("columns", 3), plate("rows", 3):
+            sample("x", shown, obs=X.expand(3, 3))
+
+
+def by_hand(depth: int) -> float:
+    ones, zeros = [(1, 0), (2, 1), (6, 3)][depth]
+    return math.log(0.7 * 0.2**ones * 0.8**zeros + 0.3 * 0.8**ones * 0.2**zeros)
+
+
+def test_other_arguments_may_need_deeper_plates() -> None:
+    query = infer.log_evidence(coin)
+    for depth in (0, 1, 2, 0, 1):
+        assert query(depth).item() == pytest.approx(by_hand(depth), rel=1e-12)
+
+
+def test_plates_that_only_an_enumerated_run_shows() -> None:
+    def model() -> None:
+        z = sample("z", dist.Bernoulli(torch.tensor(1e-9, dtype=torch.float64)))
+        if z.numel() > 1:  # never where z is drawn
+            with plate("columns", 3):
+                sample("x", dist.Bernoulli(0.2 + 0.6 * z), obs=X)
+
+    expected = math.log((1 - 1e-9) * 0.2**2 * 0.8 + 1e-9 * 0.8**2 * 0.2)
+    assert infer.log_evidence(model)().item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_given_nesting_that_is_too_small() -> None:
+    with pytest.raises(EnumerationError, match="take up 2 dims.*Give max_plate_nesting=2"):
+        infer.log_evidence(coin, max_plate_nesting=1)(2)
+    assert infer.log_evidence(coin, max_plate_nesting=5)(2).item() == pytest.approx(by_hand(2), rel=1e-12)
+
+
+def test_handlers_around_a_query_apply_to_its_program() -> None:
+    with condition(data={"z": torch.tensor(1.0)}):
+        inside = infer.log_evidence(coin)(1)
+        assert list(infer.marginals(coin)(1)) == []
+    assert inside.item() == pytest.approx(math.log(0.3 * 0.8**2 * 0.2), rel=1e-6)
+    assert inside == infer.log_evidence(condition(coin, data={"z": torch.tensor(1.0)}))(1)
+
+
+def test_the_marginal_of_a_single_name() -> None:
+    found = infer.marginals(coin, "z")(0)
+    assert list(found) == ["z"]
+    assert found["z"].probs.item() == pytest.approx(0.3 * 0.8 / (0.3 * 0.8 + 0.7 * 0.2), rel=1e-12)
