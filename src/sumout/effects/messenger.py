@@ -25,6 +25,14 @@ Self = TypeVar("Self", bound="Messenger")
 _BEFORE, _AFTER = "_pyro_", "_pyro_post_"
 
 
+class Hooks(dict[str, Hook | None]):
+    """What a class does at each type of site; what it does at all types (``ANY``) where it has no hook."""
+
+    def __missing__(self, kind: str) -> Hook | None:
+        self[kind] = hook = self.get(ANY)
+        return hook
+
+
 class Messenger:
     """A handler that changes nothing; the joint distribution of ``Messenger()(fn)`` is that of ``fn``.
 
@@ -36,8 +44,8 @@ class Messenger:
     2
     """
 
-    _before: ClassVar[dict[str, Hook]] = {}
-    _after: ClassVar[dict[str, Hook]] = {}
+    _before: ClassVar[Hooks] = Hooks()
+    _after: ClassVar[Hooks] = Hooks()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -50,8 +58,8 @@ class Messenger:
         # A class that overrides the general method decides by itself which hooks it calls.
         any_before = cls._process_message is not Messenger._process_message
         any_after = cls._postprocess_message is not Messenger._postprocess_message
-        cls._before = {ANY: cls._process_message} if any_before else {}
-        cls._after = {ANY: cls._postprocess_message} if any_after else {}
+        cls._before = Hooks({ANY: cls._process_message} if any_before else {})
+        cls._after = Hooks({ANY: cls._postprocess_message} if any_after else {})
         for name in dir(cls):
             if name.startswith(_AFTER) and not any_after:
                 cls._after[name.removeprefix(_AFTER)] = _as_method(cls, name)

@@ -95,16 +95,14 @@ def apply_stack(msg: Message) -> None:
     seen = 0
     for frame in reversed(stack):
         seen += 1
-        hooks = frame._before
-        hook = hooks[kind] if kind in hooks else hooks.get(ANY)
+        hook = frame._before[kind]
         if hook is not None:
             hook(frame, msg)
             if msg.stop:
                 break
     default_process_message(msg)
     for frame in stack[len(stack) - seen :]:
-        hooks = frame._after
-        hook = hooks[kind] if kind in hooks else hooks.get(ANY)
+        hook = frame._after[kind]
         if hook is not None:
             hook(frame, msg)
     if msg.continuation is not None:

@@ -100,6 +100,9 @@ class _Dims:
         value = msg.value
         if not isinstance(value, Tensor):
             return
+        if msg.enum_dim is not None and not msg.infer.get("expand"):
+            self.passed[msg.name or ""] = {msg.enum_dim: msg.name or ""}
+            return
         rank = value.dim() - msg.plain_fn.event_dim
         if rank < -self.first:
             return
