@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,3 +53,21 @@ def set_rng_state(state: RandomState) -> None:
     torch.set_rng_state(state.torch)
     if state.cuda:
         torch.cuda.set_rng_state_all(list(state.cuda))
+
+
+@contextmanager
+def kept_rng_state() -> Iterator[None]:
+    """Puts all generators back after a ``with`` block, errors included: for runs that must leave no trace.
+
+    >>> before = get_rng_state(); first = torch.rand(())
+    >>> set_rng_state(before)
+    >>> with kept_rng_state():
+    ...     _ = torch.rand(10)
+    >>> bool(first == torch.rand(()))
+    True
+    """
+    before = get_rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(before)

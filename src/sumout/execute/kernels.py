@@ -98,7 +98,7 @@ def log_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, Product]:
         shift = finite_max(joint, dim)
         joint = _exp(joint - shift)
         total = joint.sum(dim, keepdim=True)
-        return safe_log(total).add_(shift), Product("vector", joint, y[:0], total)
+        return safe_log(total).add_(shift), Product("vector", joint, joint[:0], total)
     shift_x, shift_y = finite_max(x, -1), finite_max(y, -2)
     a, b = _exp(x - shift_x), _exp(y - shift_y)
     r = a @ b
@@ -108,7 +108,7 @@ def log_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, Product]:
         return r.log().add_(shift_x).add_(shift_y), Product("positive", a, b, r)
     if _underflows(x, y, r):
         result = _log_matmul_in_logs(x, y)
-        return result, Product("logs", x, y, result[:0])
+        return result, Product("logs", x, y, y[:0])
     return safe_log(r).add_(shift_x).add_(shift_y), Product("matrix", a, b, r)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sumout.effects import CondIndepStackFrame, Message, Trace
 from sumout.effects.handlers import BlockMessenger, enum, replay, trace
-from sumout.effects.random_state import get_rng_state, set_rng_state
+from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import site_is_subsample
 from sumout.errors import EnumerationError, ModelError, PlateError
 from sumout.infer.program import plate_nesting
@@ -64,13 +64,9 @@ def pair_nesting(model: Program, guide: Program, args: Args, kwargs: Kwargs) -> 
 
     No handler outside sees the run, and the random state is put back after it.
     """
-    before = get_rng_state()
-    try:
-        with BlockMessenger():
-            guide_trace = trace(guide).get_trace(*args, **kwargs)
-            model_trace = trace(replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    finally:
-        set_rng_state(before)
+    with kept_rng_state(), BlockMessenger():
+        guide_trace = trace(guide).get_trace(*args, **kwargs)
+        model_trace = trace(replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return max(plate_nesting(guide_trace), plate_nesting(model_trace))
 
 

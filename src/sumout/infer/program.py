@@ -6,11 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import torch
-
 from sumout.distributions.families import innermost
 from sumout.effects import Message
 from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenger
+from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import Trace, site_is_subsample
 from sumout.errors import EnumerationError, PlateError
 from sumout.infer.enumerate import config_enumerate
@@ -43,7 +42,7 @@ def plate_nesting(trace: Trace) -> int:
 
 def guess_plate_nesting(program: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     """``plate_nesting`` of a trial run that no handler outside sees and that leaves the random state alone."""
-    with torch.random.fork_rng(), BlockMessenger(), TraceMessenger() as recorder:
+    with kept_rng_state(), BlockMessenger(), TraceMessenger() as recorder:
         program(*args, **kwargs)
     return plate_nesting(recorder.trace)
 

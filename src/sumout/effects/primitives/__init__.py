@@ -10,9 +10,9 @@ from sumout.effects.primitives.module import module
 from sumout.effects.primitives.param import clear_param_store, get_param_store, param
 from sumout.effects.primitives.plate import plate, plate_stack
 from sumout.effects.primitives.sample import sample
-from sumout.effects.primitives.seed import set_rng_seed
 from sumout.effects.primitives.subsample import subsample
 from sumout.effects.primitives.validation import enable_validation, is_validation_enabled, validation_enabled
+from sumout.effects.random_state import set_rng_seed
 
 __all__ = [
     "barrier",
