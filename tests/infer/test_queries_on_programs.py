@@ -117,3 +117,20 @@ def test_loops_over_plates_inside_a_chain() -> None:
     expected = element[0] ** 2 * of_z.sum() * (0.5 * shown).sum()
     torch.testing.assert_close(log_evidence(model)(), expected.log(), **EXACT)
     torch.testing.assert_close(marginals(model)()["z_0"].probs, of_z / of_z.sum(), **EXACT)
+
+
+def test_going_on_from_the_last_states_of_a_chain() -> None:
+    table = torch.rand(2, 2, 2, dtype=torch.float64) + 0.1
+    table = table / table.sum(-1, keepdim=True)
+
+    def model() -> None:
+        before = last = torch.tensor(0)
+        for t in markov(range(4), history=2):
+            before, last = last, sample(f"x{t}", dist.Categorical(table[before, last]))
+        sample("y", dist.Categorical(table[before, last]), obs=torch.tensor(1))
+
+    joint = torch.zeros(2, 2, dtype=torch.float64)
+    joint[0, 0] = 1.0  # p(before, last)
+    for _ in range(4):
+        joint = torch.einsum("ab,abc->bc", joint, table)
+    torch.testing.assert_close(log_evidence(model)(), (joint * table[..., 1]).sum().log(), **EXACT)

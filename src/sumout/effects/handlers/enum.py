@@ -29,7 +29,7 @@ class _Dims:
     A site outside of ``markov`` keeps its dimension to the end. Sites inside give theirs to later sites that
     cannot see them. Sites one step out of reach keep theirs too: a program that reaches further back than its
     history says then meets a dimension that nobody in reach owns, which can be told, and not another site's.
-    The sites of a loop's last step keep theirs as well, so that a program can go on from where a chain
+    The sites of a loop's last steps keep theirs as well, so that a program can go on from where a chain
     arrived, until a loop over a plate moves on to its next element, or when they are too many (``MAX_KEPT``).
     """
 

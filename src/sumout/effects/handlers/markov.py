@@ -26,7 +26,7 @@ class _Contexts(threading.local):
         self.left: dict[int, set[str]] = {}
         """Position -> the sites of the context that was left there last."""
         self.last = False
-        """Whether this is known to be the last step."""
+        """Whether this is known to be one of the last ``history`` steps, which a program may go on from."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Contexts, ()  # a copy is not entered
@@ -37,8 +37,8 @@ class MarkovMessenger(ReentrantMessenger):
 
     On every sample site it writes into ``infer``: ``_markov_scope``, which counts for every site in reach in
     how many of the enclosing chains it is in reach; ``_markov_near_scope``, the same for one step more;
-    ``_markov_depth``, the number of enclosing chains; ``_markov_last``, whether this is known to be the last
-    step of all of them.
+    ``_markov_depth``, the number of enclosing chains; ``_markov_last``, whether this is known to be one of the
+    last steps of all of them.
 
     Args:
         history: the number of earlier contexts that are in reach.
@@ -124,13 +124,14 @@ class MarkovIterator(MarkovMessenger, Generic[T]):
         self._iterable = iterable
 
     def __iter__(self) -> Iterator[T]:
-        # Where the number of steps is not known, none is known to be the last.
-        steps = len(self._iterable) if isinstance(self._iterable, Sized) else 0
+        # Where the number of steps is not known, none is known to be among the last.
+        known = isinstance(self._iterable, Sized)
+        before_last = len(self._iterable) - max(1, self.history) if known else 0  # type: ignore[arg-type]
         try:
             with ExitStack() as entered:
                 for step, value in enumerate(self._iterable, start=1):
                     entered.enter_context(self)
-                    self._contexts.last = step == steps
+                    self._contexts.last = known and step > before_last
                     yield value
         except BaseException as error:
             Messenger.__exit__(self, type(error), error, error.__traceback__)  # where handlers did not nest
