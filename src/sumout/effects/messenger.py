@@ -17,9 +17,8 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 from sumout.effects.message import Message
-from sumout.effects.stack import ANY, KINDS, state
+from sumout.effects.stack import ANY, KINDS, Hook, state
 
-Hook = Callable[[Any, Message], Any]
 Self = TypeVar("Self", bound="Messenger")
 
 _BEFORE, _AFTER = "_pyro_", "_pyro_post_"
@@ -102,6 +101,10 @@ class Messenger:
 
     def _reset(self) -> None:
         """Forgets what was gathered in the current run; a handler with state overrides it."""
+
+    def hides(self, msg: Message) -> bool:
+        """Whether handlers outside of this one do not see the site."""
+        return False
 
     def _process_message(self, msg: Message) -> None:
         """Calls the hook for the message's type, before the site is settled."""
@@ -200,6 +203,7 @@ def block_messengers(predicate: Callable[[Messenger], bool]) -> Iterator[list[Me
     kept: list[Messenger] = []
     muted: list[Messenger] = []
     for frame in stack:
+        assert isinstance(frame, Messenger)  # Nothing else is ever put there.
         (muted if predicate(frame) else kept).append(frame)
     before = stack[:]
     stack[:] = kept

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from sumout.effects.dims import DimAllocator
 from sumout.effects.frame import CondIndepStackFrame
@@ -19,7 +19,6 @@ from sumout.effects.params import ParamStore
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sumout.effects.messenger import Messenger
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +29,23 @@ ANY = "*"
 _process_wide_params = ParamStore()
 
 
+Hook = Callable[[Any, Message], Any]
+
+
+class Active(Protocol):
+    """What the stack asks of a handler: what it does before and after a site of a type is settled."""
+
+    @property
+    def _before(self) -> Mapping[str, Hook | None]: ...
+
+    @property
+    def _after(self) -> Mapping[str, Hook | None]: ...
+
+    def _reset(self) -> None: ...
+
+    def hides(self, msg: Message) -> bool: ...
+
+
 class State(threading.local):
     """Handlers, plate dimensions and parameters of this thread.
 
@@ -38,7 +54,7 @@ class State(threading.local):
     """
 
     def __init__(self) -> None:
-        self.stack: list[Messenger] = []
+        self.stack: list[Active] = []
         self.dims = DimAllocator()
         self.params = _process_wide_params
 
@@ -57,7 +73,7 @@ class NonlocalExit(Exception):
         """Lets every handler below the one that caught the exit forget what it gathered in this run."""
         for frame in reversed(state.stack):
             frame._reset()
-            if type(frame).__name__ == "BlockMessenger" and frame.hides(self.site):  # type: ignore[attr-defined]
+            if frame.hides(self.site):
                 break
 
 
