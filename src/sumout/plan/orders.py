@@ -3,6 +3,7 @@
 - ``path`` asks opt_einsum for a pairwise path;
 - ``min_fill`` eliminates the variable that adds the fewest edges to the interaction graph (Kjærulff 1990);
 - ``min_weight`` the one whose clique has the smallest table;
+- ``absorbed`` does the same after small operands were multiplied into larger ones;
 - ``balanced`` in each round an independent set of variables that look alike, so that their steps can run as
   one batch: on a chain this is a parallel scan, on a tree all leaves at once.
 
@@ -59,51 +60,73 @@ class _Interaction:
 
 
 def _one_by_one(
-    problem: Problem, score: Callable[[_Interaction, str], tuple[int, ...]], reach: int
+    graph: _Interaction, score: Callable[[_Interaction, str], tuple[int, ...]], reach: int
 ) -> list[str]:
-    """Eliminates the variable of the lowest score until none is left; ``reach`` is how far a score looks."""
-    graph = _Interaction(problem)
+    """Eliminates the variable of the lowest score until none is left; ``reach`` is how far a score looks.
+
+    Among equals the one goes first that was longest left alone: its operands have been ready for longest, and
+    a chain is worked off from both ends, two steps at a time.
+    """
     position = {each: number for number, each in enumerate(graph.left)}
-    scores = {each: (*score(graph, each), position[each]) for each in graph.left}
-    order = []
-    while scores:
-        variable = min(scores, key=scores.__getitem__)
-        del scores[variable]
+    touched_at = dict.fromkeys(graph.left, 0)
+
+    def key(each: str) -> tuple[int, ...]:
+        return (*score(graph, each), touched_at[each], position[each])
+
+    keys = {each: key(each) for each in graph.left}
+    order: list[str] = []
+    while keys:
+        variable = min(keys, key=keys.__getitem__)
+        del keys[variable]
         order.append(variable)
-        touched = graph.eliminate(variable)
+        around = graph.eliminate(variable) & keys.keys()
+        touched_at.update(dict.fromkeys(around, len(order)))
         if reach > 1:
-            touched = touched.union(*(graph.near[each] for each in touched if each in scores))
-        for each in touched & scores.keys():
-            scores[each] = (*score(graph, each), position[each])
+            around = around.union(*(graph.near[each] for each in around)) & keys.keys()
+        for each in around:
+            keys[each] = key(each)
     return order
+
+
+def _fill(graph: _Interaction, variable: str) -> tuple[int, ...]:
+    return graph.fill(variable), graph.clique_size(variable)
+
+
+def _weight(graph: _Interaction, variable: str) -> tuple[int, ...]:
+    return (graph.clique_size(variable),)
 
 
 def min_fill(problem: Problem) -> Pairs:
     """Fewest new edges first; the smaller table breaks ties."""
-    order = _one_by_one(problem, lambda graph, each: (graph.fill(each), graph.clique_size(each)), reach=2)
-    return pairs_from_order(problem, order)
+    return pairs_from_order(problem, _one_by_one(_Interaction(problem), _fill, reach=2))
 
 
 def min_weight(problem: Problem) -> Pairs:
     """Smallest clique table first."""
-    return pairs_from_order(
-        problem, _one_by_one(problem, lambda graph, each: (graph.clique_size(each),), reach=1)
-    )
+    return pairs_from_order(problem, _one_by_one(_Interaction(problem), _weight, reach=1))
+
+
+def absorbed(problem: Problem) -> Pairs:
+    """As ``min_weight``, after each operand was multiplied into one that has all its variables, if there is one.
+
+    That makes larger tables, all at once, and fewer steps later on.
+    """
+    contraction, graph = _absorb(problem)
+    graph.those_left(contraction)
+    for each in _one_by_one(graph, _weight, reach=1):
+        contraction.multiply_all(contraction.users[each])
+    contraction.multiply_all(contraction.live)
+    return contraction.pairs
 
 
 def balanced(problem: Problem) -> Pairs:
     """Rounds of variables no two of which are neighbours, those first of which there are many alike.
 
-    Before the first round, each operand is multiplied into one that has all its variables, if there is one, so
-    that the rounds need not come back to it.
-
-    No table is made that is larger than the largest of a ``min_weight`` order times the largest variable, as
-    far as that can be avoided: the bound admits the squared messages of a scan and no worse.
+    Operands are absorbed before the first round, so that the rounds need not come back to them. No table is
+    made that is larger than ``_ceiling``, as far as that can be avoided.
     """
-    graph = _Interaction(problem)
-    ceiling = max((problem.sizes[each] for each in graph.left), default=1) * _largest_clique(problem)
-    contraction = Contraction(problem)
-    _absorb(contraction, ceiling)
+    contraction, graph = _absorb(problem)
+    ceiling = _ceiling(problem)
     while left := graph.those_left(contraction):
         looks = {each: (graph.clique_size(each), len(graph.near[each])) for each in left}
         alike = Counter(look for look in looks.values() if look[0] <= ceiling)
@@ -122,9 +145,23 @@ def balanced(problem: Problem) -> Pairs:
     return contraction.pairs
 
 
-def _absorb(contraction: Contraction, ceiling: int) -> None:
+def _ceiling(problem: Problem) -> int:
+    """The largest table of a ``min_weight`` order times the largest variable.
+
+    As a bound of tables it admits the squared messages of a scan and no worse.
+    """
+    graph = _Interaction(problem)
+    order = _one_by_one(_Interaction(problem), _weight, reach=1)
+    largest = 1
+    for variable in order:
+        largest = max(largest, graph.clique_size(variable))
+        graph.eliminate(variable)
+    return largest * max((problem.sizes[each] for each in order), default=1)
+
+
+def _absorb(problem: Problem) -> tuple[Contraction, _Interaction]:
     """Multiplies operands into others that have all their variables, spread evenly over those."""
-    problem = contraction.problem
+    contraction, ceiling = Contraction(problem), _ceiling(problem)
     scopes = {number: dims - problem.keep for number, dims in contraction.live.items()}
     hosts: dict[int, list[int]] = {}
     for number in sorted(scopes, key=lambda number: len(scopes[number])):
@@ -143,15 +180,7 @@ def _absorb(contraction: Contraction, ceiling: int) -> None:
     for host, guests in hosts.items():
         if not any(host in others for others in hosts.values()):
             contraction.multiply_all([host, *guests])
-
-
-def _largest_clique(problem: Problem) -> int:
-    graph = _Interaction(problem)
-    largest = 1
-    for variable in _one_by_one(problem, lambda graph, each: (graph.clique_size(each),), reach=1):
-        largest = max(largest, graph.clique_size(variable))
-        graph.eliminate(variable)
-    return largest
+    return contraction, _Interaction(problem)
 
 
 def path(problem: Problem) -> Pairs:
@@ -179,6 +208,7 @@ ORDERS: dict[str, PathFinder] = {
     "path": path,
     "min_fill": min_fill,
     "min_weight": min_weight,
+    "absorbed": absorbed,
     "balanced": balanced,
 }
 """Every heuristic by name; the planner tries them in this order and keeps the cheapest plan."""
