@@ -82,7 +82,7 @@ class _LogSumProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: EliminationPlan, *tables: Tensor) -> Tensor:
         tape = sweep.forward(plan, tables, keep=True)
-        ctx.plan, ctx.tape = plan, tape
+        ctx.plan, ctx.tape, ctx.factors = plan, tape, len(tables)
         ctx.save_for_backward(*tables)
         return tape.value
 
@@ -93,7 +93,7 @@ class _LogSumProduct(torch.autograd.Function):
             torch.is_grad_enabled()
         ):  # create_graph: the sweeps themselves are taped, to be differentiated again.
             tape = sweep.forward(ctx.plan, ctx.saved_tensors, keep=True)
-        return (None, *sweep.backward(ctx.plan, tape, grads[0], len(ctx.saved_tensors)))
+        return (None, *sweep.backward(ctx.plan, tape, grads[0], ctx.factors))
 
 
 class _Beliefs(torch.autograd.Function):

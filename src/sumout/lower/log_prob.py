@@ -15,14 +15,14 @@ sum over its states would count them.) The padding of a masked chain thus leaves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
 from sumout.effects import Message
 from sumout.effects.scoring import apply_mask, apply_scale, unscaled_log_prob
-from sumout.lower.scorers import Batch, Layout, case_of, layout_of, own_mask
+from sumout.lower.scorers import Batch, Case, Layout, case_of, layout_of, own_mask
 
 
 class Table(NamedTuple):
@@ -47,19 +47,9 @@ def plate_weight(site: Message) -> float:
     """The part of a site's scale that comes from the subsampled plates around it."""
     weight = 1.0
     for frame in site.cond_indep_stack:
-        if frame.dim is not None:
+        if frame.full_size is not None and frame.dim is not None:
             weight *= frame.scale
     return weight
-
-
-class _Kind(NamedTuple):
-    """What sites share that are scored as one."""
-
-    score: Callable[[Batch], Tensor]
-    shared: Any
-    shapes: tuple[tuple[int, ...], ...]
-    events: int
-    places: tuple[int, ...]
 
 
 class _Product(NamedTuple):
@@ -84,22 +74,31 @@ def log_probs(sites: Sequence[Message], homes: Homes | None = None) -> list[Tabl
         sites: sample sites.
         homes: the plates of the enumerated sites; without them, sites are not multiplied out.
     """
-    alike: dict[_Kind, list[tuple[Layout, _Product, int]]] = {}
+    layouts: dict[Case, tuple[int, Layout]] = {}
+    kinds: dict[Case, tuple[int, Case]] = {}
+    alike: dict[tuple[int, tuple[int, ...]], list[tuple[Layout, _Product, int]]] = {}
     tables: list[Table | None] = [None] * len(sites)
     for number, site in enumerate(sites):
         case = case_of(site)
         if case is None or has_tensor_scale(site):
             tables[number] = _scored_alone(site, homes)
             continue
-        layout = layout_of(case.shapes, case.events)
+        known = layouts.get(case)
+        if known is None:
+            layout = layout_of(case.shapes, case.events)
+            # Cases are of one kind if they differ only in where dimensions of size one stand.
+            kind, _ = kinds.setdefault(case._replace(shapes=layout.shapes), (len(kinds), case))
+            known = layouts[case] = kind, layout
+        kind, layout = known
         product = _product(site, layout.dims, homes)
-        kind = _Kind(case.score, case.shared, layout.shapes, case.events, product.places)
-        alike.setdefault(kind, []).append((layout, product, number))
-    for (score, shared, shapes, events, places), members in alike.items():
+        alike.setdefault((kind, product.places), []).append((layout, product, number))
+    cases = [case for _, case in kinds.values()]
+    for (kind, places), members in alike.items():
+        case, shapes = cases[kind], members[0][0].shapes
         # Those of one layout come one after another, to be reshaped together.
         members.sort(key=lambda member: member[0].dims)
-        batch = Batch([sites[number] for _, _, number in members], shared, shapes, events, places)
-        rows = score(batch).unbind(0)
+        batch = Batch([sites[number] for _, _, number in members], case.shared, shapes, case.events, places)
+        rows = case.score(batch).unbind(0)
         for row, (layout, product, number) in zip(rows, members, strict=True):
             dims = tuple([dim for place, dim in enumerate(layout.dims) if place not in places])
             if row.ndim > len(dims):  # An enumerated site's states come last.
@@ -148,4 +147,4 @@ def _product(site: Message, dims: tuple[int, ...], homes: Homes | None) -> _Prod
             places.append(dims.index(frame.dim))
         else:
             power *= frame.size
-    return _Product(frozenset(names), tuple(sorted(places)), power)
+    return _Product(frozenset(names), tuple(sorted(places)), power) if names else _NO_PRODUCT
