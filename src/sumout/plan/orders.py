@@ -111,7 +111,7 @@ def absorbed(problem: Problem) -> Pairs:
 
     That makes larger tables, all at once, and fewer steps later on.
     """
-    contraction, graph = _absorb(problem)
+    contraction, graph, _ = _absorb(problem)
     graph.those_left(contraction)
     for each in _one_by_one(graph, _weight, reach=1):
         contraction.multiply_all(contraction.users[each])
@@ -125,8 +125,7 @@ def balanced(problem: Problem) -> Pairs:
     Operands are absorbed before the first round, so that the rounds need not come back to them. No table is
     made that is larger than ``_ceiling``, as far as that can be avoided.
     """
-    contraction, graph = _absorb(problem)
-    ceiling = _ceiling(problem)
+    contraction, graph, ceiling = _absorb(problem)
     while left := graph.those_left(contraction):
         looks = {each: (graph.clique_size(each), len(graph.near[each])) for each in left}
         alike = Counter(look for look in looks.values() if look[0] <= ceiling)
@@ -159,8 +158,11 @@ def _ceiling(problem: Problem) -> int:
     return largest * max((problem.sizes[each] for each in order), default=1)
 
 
-def _absorb(problem: Problem) -> tuple[Contraction, _Interaction]:
-    """Multiplies operands into others that have all their variables, spread evenly over those."""
+def _absorb(problem: Problem) -> tuple[Contraction, _Interaction, int]:
+    """Multiplies operands into others that have all their variables, spread evenly over those.
+
+    No product is larger than the ``_ceiling``, which is returned too.
+    """
     contraction, ceiling = Contraction(problem), _ceiling(problem)
     scopes = {number: dims - problem.keep for number, dims in contraction.live.items()}
     hosts: dict[int, list[int]] = {}
@@ -180,7 +182,7 @@ def _absorb(problem: Problem) -> tuple[Contraction, _Interaction]:
     for host, guests in hosts.items():
         if not any(host in others for others in hosts.values()):
             contraction.multiply_all([host, *guests])
-    return contraction, _Interaction(problem)
+    return contraction, _Interaction(problem), ceiling
 
 
 def path(problem: Problem) -> Pairs:
