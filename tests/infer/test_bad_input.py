@@ -84,6 +84,11 @@ def infinite_density() -> None:
     factor("f", torch.tensor([0.0, torch.inf])[z])
 
 
+def control_flow() -> None:
+    z = sample("z", dist.Bernoulli(0.5))
+    sample("x", dist.Bernoulli(0.9 if z else 0.2))
+
+
 def not_a_number() -> None:
     sample("x", dist.Normal(torch.tensor(torch.nan), 1.0, validate_args=False), obs=torch.tensor(0.0))
 
@@ -108,6 +113,7 @@ def data_outside_the_support() -> None:
         (crossed_plates, PlanError, ["'rows'", "'columns'", "'a'", "'b'", "for i in plate"]),
         (joint_event, EnumerationError, ["'z'", "Bernoulli", "(3,)", "plate", ".to_event()"]),
         (infinite_density, ModelError, ["infinite", "'f'"]),
+        (control_flow, EnumerationError, ["'z'", "torch.where", "condition"]),
         (not_a_number, ModelError, ["NaN", "'x'"]),
         (data_outside_the_support, ValueError, ["'x2'", "support"]),
     ],

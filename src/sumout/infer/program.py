@@ -85,6 +85,14 @@ class EnumeratedProgram:
                 ) from None
             self.max_plate_nesting = needed  # Other arguments than the first may need deeper plates.
             return self.trace(*args, **kwargs)
+        except RuntimeError as error:
+            names = [site.name for site in recorder.trace.nodes.values() if site.enum_dim is not None]
+            if "ambiguous" not in str(error) or not names:
+                raise
+            raise EnumerationError(
+                f"Python decided on a value of an enumerated site, which has all its values at once: one of {names}. "
+                "Write torch.where(z == 1, a, b) in the place of if, or observe the site (the condition handler)."
+            ) from error
         trace: Trace = recorder.trace
         for site in trace.nodes.values():
             settled = site.type != "sample" or site.is_observed or site.enum_dim is not None
