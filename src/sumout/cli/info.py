@@ -14,6 +14,7 @@ from sumout.cli import numbers, show
 from sumout.cli.network import Question, ask
 from sumout.plan import EliminationPlan, make_plan
 from sumout.settings import settings
+from sumout.text import memory
 
 
 def run(path: str, evidence: Sequence[str], evidence_file: str | None, as_json: bool) -> None:
@@ -81,6 +82,5 @@ def _lines(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     over = ", MORE THAN THE LIMIT of " if plan["bytes_marginals"] > limit else "; the limit is "
     yield (
         "memory",
-        f"{numbers.memory(plan['bytes'])}, with marginals {numbers.memory(plan['bytes_marginals'])}"
-        f"{over}{numbers.memory(limit)}",
+        f"{memory(plan['bytes'])}, with marginals {memory(plan['bytes_marginals'])}{over}{memory(limit)}",
     )

@@ -44,16 +44,3 @@ def amount(value: float) -> str:
     ('12,345', '3e+12')
     """
     return f"{value:,}" if value < 10**9 else f"{value:.3g}"
-
-
-def memory(count: float) -> str:
-    """Bytes in a unit that fits.
-
-    >>> memory(512), memory(3 * 2**20)
-    ('512 B', '3 MiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
-        count /= 1024
-    return f"{count:.3g} PiB"

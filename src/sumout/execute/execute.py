@@ -89,9 +89,8 @@ class _LogSumProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         tape = ctx.tape
-        if (
-            torch.is_grad_enabled()
-        ):  # create_graph: the sweeps themselves are taped, to be differentiated again.
+        if torch.is_grad_enabled():
+            # create_graph: the sweeps themselves are taped, to be differentiated again.
             tape = sweep.forward(ctx.plan, ctx.saved_tensors, keep=True)
         return (None, *sweep.backward(ctx.plan, tape, grads[0], ctx.factors))
 

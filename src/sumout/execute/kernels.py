@@ -60,9 +60,8 @@ def quotient(grad: Tensor, total: Tensor) -> Tensor:
     """``grad / total``, zero where the total is: what is impossible has no weight to hand on."""
     possible = total > 0
     if total.requires_grad and torch.is_grad_enabled():
-        total = torch.where(
-            possible, total, 1.0
-        )  # The derivative of the branch not taken must be finite too.
+        # The derivative of the branch not taken must be finite too.
+        total = torch.where(possible, total, 1.0)
     return torch.where(possible, grad / total, 0.0)
 
 
@@ -102,9 +101,7 @@ def log_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, Product]:
     shift_x, shift_y = finite_max(x, -1), finite_max(y, -2)
     a, b = _exp(x - shift_x), _exp(y - shift_y)
     r = a @ b
-    info = torch.finfo(r.dtype)
-    # A term is lost to underflow only below tiny, so an entry above this has all its digits.
-    if r.numel() > 0 and r.detach().amin().item() >= info.tiny / info.eps**2:
+    if r.numel() > 0 and r.detach().amin().item() >= _sure(r.dtype):
         return r.log().add_(shift_x).add_(shift_y), Product("positive", a, b, r)
     if _underflows(x, y, r):
         result = _log_matmul_in_logs(x, y)
@@ -136,14 +133,19 @@ def max_matmul(x: Tensor, y: Tensor) -> Tensor:
     return result
 
 
+def _sure(dtype: torch.dtype) -> float:
+    """A term is lost to underflow only below tiny, so an entry that is not below this has all its digits."""
+    info = torch.finfo(dtype)
+    return info.tiny / info.eps**2
+
+
 def _underflows(x: Tensor, y: Tensor, r: Tensor) -> bool:
     """Whether an entry of ``r`` that is too small to be sure of has lost digits, or all of itself.
 
     Such an entry is right only if it is an exact zero: no summand has two finite factors.
     """
-    info = torch.finfo(x.dtype)
     with torch.no_grad():
-        suspects = r < info.tiny / info.eps**2
+        suspects = r < _sure(r.dtype)
         summands = (x > -torch.inf).to(x.dtype) @ (y > -torch.inf).to(x.dtype)
         return bool((suspects & (summands > 0)).any())
 

@@ -40,8 +40,7 @@ def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Seque
         else:
             source = results[part.group]
             assert source is not None  # A schedule never reads a group before it has run.
-            rows = None if part.whole else part.as_slice()
-            piece = source if part.whole else source[rows if rows is not None else list(part.numbers)]
+            piece = source if part.whole else source[part.index]
         pieces.append(piece if part.order is None else piece.permute(part.order))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -180,9 +179,8 @@ def _hand_back(
     for part in parts:
         piece = grad[start : start + len(part.numbers)] if len(parts) > 1 else grad
         start += len(part.numbers)
-        back = part.back()
-        if back is not None:
-            piece = piece.permute(back)
+        if part.back is not None:
+            piece = piece.permute(part.back)
         if part.group is None:
             for index, row in zip(part.numbers, piece.unbind(0), strict=True):
                 of_factors[index] = row

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 
 from sumout.errors import GraphError, nearest
-from sumout.factors.components import components
 from sumout.factors.parts import Factor, GraphData
+from sumout.plan.components import components
 
 
 def check(graph: GraphData) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from sumout.factors.parts import GraphData
+from sumout.text import aligned
 
 Rows = list[tuple[str, ...]]
 
@@ -22,13 +23,13 @@ def table(graph: GraphData) -> str:
     blocks = [f"FactorGraph: {counts}, {entries} table entries"]
     if graph.plates:
         rows: Rows = [(name, str(plate.size), f"{plate.scale:g}") for name, plate in graph.plates.items()]
-        blocks.append(_aligned(("plate", "size", "scale"), rows))
+        blocks.append(_listed(("plate", "size", "scale"), rows))
     if graph.variables:
         rows = [
             (name, str(variable.size), _names(variable.plates), " ".join(graph.states.get(name, ())))
             for name, variable in graph.variables.items()
         ]
-        blocks.append(_aligned(("variable", "size", "plates", "states"), rows))
+        blocks.append(_listed(("variable", "size", "plates", "states"), rows))
     if graph.factors:
         scaled = any(factor.scale != 1 for factor in graph.factors)
         rows = [
@@ -41,7 +42,7 @@ def table(graph: GraphData) -> str:
             + ((f"{factor.scale:g}",) if scaled else ())
             for factor in graph.factors
         ]
-        blocks.append(_aligned(("factor", "inputs", "shape", "plates") + ("scale",) * scaled, rows))
+        blocks.append(_listed(("factor", "inputs", "shape", "plates") + ("scale",) * scaled, rows))
     return "\n\n".join(blocks)
 
 
@@ -49,15 +50,12 @@ def _names(plates: Collection[str]) -> str:
     return " ".join(sorted(plates))
 
 
-def _aligned(header: Sequence[str], rows: Rows) -> str:
+def _listed(header: Sequence[str], rows: Rows) -> str:
     shown = [header, *rows[:MOST_ROWS]]
     # A column without a single value tells nothing.
     kept = [column for column in range(len(header)) if any(row[column] for row in rows)]
-    widths = {column: max(len(row[column]) for row in shown) for column in kept}
-    lines = ["  ".join(row[column].ljust(widths[column]) for column in kept).rstrip() for row in shown]
-    if len(rows) > MOST_ROWS:
-        lines.append(f"... {len(rows) - MOST_ROWS} more")
-    return "\n".join(lines)
+    text = aligned([[row[column] for column in kept] for row in shown])
+    return f"{text}\n... {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else text
 
 
 def dot(graph: GraphData) -> str:

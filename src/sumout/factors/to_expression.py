@@ -18,8 +18,8 @@ from funsor.interpretations import reflect
 from funsor.terms import Binary, Number, Reduce, Variable
 
 from sumout.errors import GraphError
-from sumout.factors.components import components
 from sumout.factors.parts import Factor, GraphData
+from sumout.plan.components import components
 from sumout.terms import named_tensor
 
 BOUND = "__BOUND"

@@ -9,7 +9,7 @@ from typing import Any
 from sumout.effects import CondIndepStackFrame, Message, Trace
 from sumout.effects.handlers import BlockMessenger, enum, replay, trace
 from sumout.effects.random_state import kept_rng_state
-from sumout.effects.trace import site_is_subsample
+from sumout.effects.trace import sample_sites, tensor_plates
 from sumout.errors import EnumerationError, ModelError, PlateError
 from sumout.infer.program import plate_nesting
 from sumout.settings import settings
@@ -21,7 +21,7 @@ Kwargs = Mapping[str, Any]
 
 def frames(site: Message) -> frozenset[CondIndepStackFrame]:
     """The plates of a site that are tensor dimensions."""
-    return frozenset([frame for frame in site.cond_indep_stack if frame.dim is not None])
+    return frozenset(tensor_plates(site).values())
 
 
 def trace_pair(
@@ -52,11 +52,6 @@ def trace_pair(
     if settings.validation:
         _check_match(model_trace, guide_trace)
     return model_trace, guide_trace
-
-
-def sample_sites(trace: Trace) -> list[Message]:
-    """The sample sites of a trace, without the indices that subsampling plates drew."""
-    return [site for site in trace.nodes.values() if site.type == "sample" and not site_is_subsample(site)]
 
 
 def pair_nesting(model: Program, guide: Program, args: Args, kwargs: Kwargs) -> int:

@@ -10,7 +10,7 @@ from sumout.distributions.families import innermost
 from sumout.effects import Message
 from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenger
 from sumout.effects.random_state import kept_rng_state
-from sumout.effects.trace import Trace, site_is_subsample
+from sumout.effects.trace import Trace, sample_sites, tensor_plates
 from sumout.errors import EnumerationError, PlateError
 from sumout.infer.enumerate import config_enumerate
 
@@ -30,13 +30,7 @@ def plate_nesting(trace: Trace) -> int:
     >>> plate_nesting(trace(model).get_trace())
     2
     """
-    dims = [
-        frame.dim
-        for site in trace.nodes.values()
-        if site.type == "sample"
-        for frame in site.cond_indep_stack
-        if frame.dim is not None
-    ]
+    dims = [dim for site in trace.nodes.values() if site.type == "sample" for dim in tensor_plates(site)]
     return -min(dims, default=0)
 
 
@@ -94,9 +88,8 @@ class EnumeratedProgram:
                 "Write torch.where(z == 1, a, b) in the place of if, or observe the site (the condition handler)."
             ) from error
         trace: Trace = recorder.trace
-        for site in trace.nodes.values():
-            settled = site.type != "sample" or site.is_observed or site.enum_dim is not None
-            if not settled and not site_is_subsample(site):
+        for site in sample_sites(trace):
+            if not site.is_observed and site.enum_dim is None:
                 _refuse(site)
         return trace
 

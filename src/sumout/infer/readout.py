@@ -9,6 +9,7 @@ from torch import Tensor
 import sumout.distributions as dist
 from sumout.distributions.families import innermost
 from sumout.effects import Message
+from sumout.effects.trace import tensor_plates
 from sumout.execute import Choice, Marginal
 from sumout.factors import FactorGraph
 
@@ -30,7 +31,7 @@ def site_marginal(site: Message, marginal: Marginal) -> Any:
     Bernoulli, Categorical and OneHotCategorical stay what they are; a support ``0, 1, ..., n`` gives a
     ``Categorical``; any other finite support an ``Empirical`` over the support.
     """
-    frames = {frame.dim: (frame.name, frame.size) for frame in site.cond_indep_stack if frame.dim is not None}
+    frames = _frames(site)
     probs = _spread(marginal.probs, marginal.plates, frames)
     family = innermost(site.fn)
     if isinstance(family, dist.Bernoulli):
@@ -46,11 +47,16 @@ def site_marginal(site: Message, marginal: Marginal) -> Any:
 
 def site_value(site: Message, choice: Choice) -> Tensor:
     """Values of an enumerated site at the chosen states, with the plates' batch shape."""
-    frames = {frame.dim: (frame.name, frame.size) for frame in site.cond_indep_stack if frame.dim is not None}
+    frames = _frames(site)
     names = tuple(frames[dim][0] for dim in sorted(frames))
     sizes = {frames[dim][0]: frames[dim][1] for dim in sorted(frames)}
     index = _spread(_placed(choice.states, choice.plates, sizes).unsqueeze(-1), names, frames).squeeze(-1)
     return _support(site)[index]
+
+
+def _frames(site: Message) -> dict[int, tuple[str, int]]:
+    """Names and sizes of a site's plates by tensor dimension."""
+    return {dim: (frame.name, frame.size) for dim, frame in tensor_plates(site).items()}
 
 
 def _support(site: Message) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sumout.distributions import Distribution
 from sumout.errors import nearest
 from sumout.plan import EliminationPlan
+from sumout.text import aligned
 
 V = TypeVar("V")
 
@@ -148,8 +149,4 @@ def _shorten(text: str, limit: int = 60) -> str:
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
     if all(not row[1] for row in rows[1:]) and len(rows[0]) > 2:
         rows = [(row[0], *row[2:]) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-    return "\n".join(lines)
+    return aligned(rows)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from sumout.effects import Message
+from sumout.effects.trace import sample_sites
 from sumout.infer.elbo import ELBO
 from sumout.infer.estimator import subtract_guide
-from sumout.infer.pair import Args, Kwargs, Program, check_plates, frames, sample_sites, trace_pair
+from sumout.infer.pair import Args, Kwargs, Program, check_plates, frames, trace_pair
 from sumout.settings import settings
 
 

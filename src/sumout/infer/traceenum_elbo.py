@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from sumout.effects import Message, Trace
+from sumout.effects.trace import sample_sites
 from sumout.errors import EnumerationError, ImpossibleEvidenceError
 from sumout.factors import FactorGraph
 from sumout.infer.elbo import ELBO
 from sumout.infer.estimator import Frames, subtract_guide
-from sumout.infer.pair import Args, Kwargs, Program, check_plates, frames, sample_sites, trace_pair
+from sumout.infer.pair import Args, Kwargs, Program, check_plates, frames, trace_pair
 from sumout.infer.readout import site_marginal
 from sumout.infer.solve import solve
 from sumout.lower import lower

@@ -100,10 +100,7 @@ def log_probs(sites: Sequence[Message], homes: Homes | None = None) -> list[Tabl
         batch = Batch([sites[number] for _, _, number in members], case.shared, shapes, case.events, places)
         rows = case.score(batch).unbind(0)
         for row, (layout, product, number) in zip(rows, members, strict=True):
-            dims = tuple([dim for place, dim in enumerate(layout.dims) if place not in places])
-            if row.ndim > len(dims):  # An enumerated site's states come last.
-                dims = (*dims, sites[number].enum_dim or 0)
-            tables[number] = Table(apply_scale(row, product.power), dims, product.plates)
+            tables[number] = _table(row, sites[number], layout, product)
     return [table for table in tables if table is not None]
 
 
@@ -117,7 +114,14 @@ def _scored_alone(site: Message, homes: Homes | None) -> Table:
     product = _product(site, layout.dims, homes)
     if product.places:
         log_prob = log_prob.sum(product.places)
-    dims = tuple(dim for place, dim in enumerate(layout.dims) if place not in product.places)
+    return _table(log_prob, site, layout, product)
+
+
+def _table(log_prob: Tensor, site: Message, layout: Layout, product: _Product) -> Table:
+    """A log-probability that is summed over the product's places already."""
+    dims = tuple([dim for place, dim in enumerate(layout.dims) if place not in product.places])
+    if log_prob.ndim > len(dims):  # An enumerated site's states come last.
+        dims = (*dims, site.enum_dim or 0)
     return Table(apply_scale(log_prob, product.power), dims, product.plates)
 
 

@@ -7,14 +7,14 @@ a variable.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import reduce
 
 import torch
 from torch import Tensor
 
 from sumout.effects import Message
-from sumout.effects.trace import Trace, site_is_subsample
+from sumout.effects.trace import Trace, sample_sites, tensor_plates
 from sumout.errors import EnumerationError, PlateError
 from sumout.factors import Factor, FactorGraph, Plate, Variable
 from sumout.lower.log_prob import Table, log_probs, plate_weight
@@ -48,16 +48,17 @@ def lower(trace: Trace) -> FactorGraph:
     >>> [(factor.name, factor.inputs, sorted(factor.plates)) for factor in graph.factors]
     [('z', ('z',), ['data']), ('x', ('z', 'data'), ['data'])]
     """
-    sites = [site for site in trace.nodes.values() if site.type == "sample" and not site_is_subsample(site)]
+    sites = sample_sites(trace)
     variables: dict[str, Variable] = {}
     plates: dict[str, Plate] = {}
     for site in sites:
         for frame in site.cond_indep_stack:
             if frame.dim is not None:
-                size = frame.size
-                if size < 0:  # A plate that was made without a size has that of its sites.
+                if frame.size < 0:  # A plate that was made without a size has that of its sites.
                     size = max(_size_along(site, frame.dim), plates.get(frame.name, Plate(1)).size)
-                plates[frame.name] = Plate(size, frame.scale)
+                    plates[frame.name] = Plate(size, frame.scale)
+                elif frame.name not in plates:
+                    plates[frame.name] = Plate(frame.size, frame.scale)
         if site.enum_dim is not None:
             assert site.name is not None
             size = site.value.shape[site.enum_dim - len(site.plain_fn.event_shape)]
@@ -102,7 +103,7 @@ def _size_along(site: Message, dim: int) -> int:
 
 
 def _ordinal(site: Message) -> frozenset[str]:
-    return frozenset([frame.name for frame in site.cond_indep_stack if frame.dim is not None])
+    return frozenset([frame.name for frame in tensor_plates(site).values()])
 
 
 def _factor(site: Message, table: Table, order: Mapping[str, int]) -> Factor:
@@ -151,7 +152,7 @@ def _power(site: Message, inputs: list[str], variables: Collection[str]) -> floa
 
 def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Exception:
     known = ", ".join(f"{each}: {name!r}" for each, name in sorted(names.items(), reverse=True)) or "none"
-    if "_markov_scope" in site.infer and dim < min(_plate_dims(site), default=0):
+    if "_markov_scope" in site.infer and dim < min(tensor_plates(site), default=0):
         return EnumerationError(
             f"Site {site.name!r} varies along dim {dim} (size {size}), which no enumerated site that it may see "
             f"owns (owned: {known}). Inside markov a site sees only `history` steps back: raise `history` if the "
@@ -161,7 +162,3 @@ def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Ex
         f"Site {site.name!r} varies along dim {dim} (size {size}), which belongs to no plate (owned: {known}). "
         "Declare it with a plate, or make it part of the event with .to_event()."
     )
-
-
-def _plate_dims(site: Message) -> Iterable[int]:
-    return [frame.dim for frame in site.cond_indep_stack if frame.dim is not None]

@@ -56,6 +56,19 @@ def layout_of(shapes: tuple[Shape, ...], events: int) -> Layout:
     )
 
 
+def stack(tensors: Sequence[Any], shape: Shape) -> Tensor:
+    """Tensors along a new first dimension, each in ``shape``, which leaves out dimensions of size one.
+
+    Those of one shape come one after another and are reshaped together.
+    """
+    parts = []
+    for _, run in groupby(tensors, lambda each: each.shape):
+        same = list(run)
+        part = torch.stack(same) if len(same) > 1 else same[0].unsqueeze(0)
+        parts.append(part.reshape(len(same), *shape))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 class Batch(NamedTuple):
     """Sites that are scored as one: of one case, with what they share; ``shapes`` are those of their layout.
 
@@ -68,23 +81,11 @@ class Batch(NamedTuple):
     events: int
     places: tuple[int, ...]
 
-    def stack(self, tensors: Sequence[Any], shape: Shape) -> Tensor:
-        """Tensors along a new first dimension, each in ``shape``, which leaves out dimensions of size one.
-
-        Those of one shape come one after another and are reshaped together.
-        """
-        parts = []
-        for _, run in groupby(tensors, lambda each: each.shape):
-            same = list(run)
-            part = torch.stack(same) if len(same) > 1 else same[0].unsqueeze(0)
-            parts.append(part.reshape(len(same), *shape))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
     def finish(self, log_prob: Tensor, mask: Any) -> Tensor:
         """Masks and sums; ``mask`` is what all sites have, or ``Tensor`` where each has its own."""
         if mask is Tensor:
             shape = self.shapes[-1][: len(self.shapes[-1]) - self.events]
-            mask = self.stack([site.mask for site in self.sites], shape)
+            mask = stack([site.mask for site in self.sites], shape)
         log_prob = apply_mask(log_prob, mask)
         return log_prob.sum(tuple([1 + place for place in self.places])) if self.places else log_prob
 
@@ -139,7 +140,7 @@ def case_of(site: Message) -> Case | None:
 
 def _all_states(batch: Batch) -> Tensor:
     made_of, _ = batch.shared
-    table = batch.stack([site.plain_fn._param for site in batch.sites], batch.shapes[0])
+    table = stack([site.plain_fn._param for site in batch.sites], batch.shapes[0])
     if made_of == "probs":
         table = probs_to_logits(table)
     return table if table.shape[-1] > 1 else table.squeeze(-1)
@@ -148,8 +149,8 @@ def _all_states(batch: Batch) -> Tensor:
 def _look_up(batch: Batch) -> Tensor:
     made_of, _, _, mask, validate = batch.shared
     of_value, of_param, *_ = batch.shapes
-    value = batch.stack([site.value for site in batch.sites], of_value[:-1])
-    parameter = batch.stack([site.plain_fn._param for site in batch.sites], of_param)
+    value = stack([site.value for site in batch.sites], of_value[:-1])
+    parameter = stack([site.plain_fn._param for site in batch.sites], of_param)
     if validate:
         states = (value >= 0) & (value < parameter.shape[-1]) & (value % 1 == 0)
         _check(bool(states.all()), batch.sites)
@@ -181,9 +182,7 @@ def _elementwise(batch: Batch) -> Tensor:
     if type(fns[0]) is dist.Independent:
         fns = [fn.base_dist for fn in fns]
     columns = [[site.value for site in batch.sites], *([fn.__dict__[name] for fn in fns] for name in names)]
-    value, *parameters = [
-        batch.stack(each, shape) for each, shape in zip(columns, batch.shapes, strict=False)
-    ]
+    value, *parameters = [stack(each, shape) for each, shape in zip(columns, batch.shapes, strict=False)]
     fn = family(**dict(zip(names, parameters, strict=True)), validate_args=False)
     if validate:
         _check(bool(fn.support.check(value).all()), batch.sites)

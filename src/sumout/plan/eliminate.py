@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sumout.errors import PlanError
+from sumout.plan.components import components
 from sumout.plan.problem import PathFinder, Problem
 from sumout.plan.structure import FactorShape, Structure
 
@@ -52,6 +53,7 @@ class Elimination:
 class _Entry(NamedTuple):
     node: int
     scale: float | None
+    inputs: tuple[str, ...]
 
 
 class _Eliminator:
@@ -65,7 +67,7 @@ class _Eliminator:
         self.pending: dict[frozenset[str], list[_Entry]] = {}
         self.totals: list[Total] = []
         for node, factor in enumerate(factors):
-            self.pending.setdefault(factor.plates, []).append(_Entry(node, factor.scale))
+            self.pending.setdefault(factor.plates, []).append(_Entry(node, factor.scale, factor.inputs))
 
     def run(self) -> Elimination:
         while self.pending:
@@ -73,7 +75,7 @@ class _Eliminator:
             ordinal = max(self.pending, key=lambda each: (len(each), sorted(each)))
             entries = self.pending.pop(ordinal)
             local = {each for each, home in self.ordinals.items() if home == ordinal}
-            for component in self._components(entries, local):
+            for component in components(entries, local):
                 self._move_up(ordinal, self._contract(component, local))
         return Elimination(tuple(self.steps), tuple(self.totals), tuple(self.dims))
 
@@ -83,25 +85,6 @@ class _Eliminator:
         self.steps.append(Step(kind, args, tuple(over), tuple(out), times))
         self.dims.append(self.steps[-1].out)
         return len(self.dims) - 1
-
-    def _components(self, entries: list[_Entry], local: set[str]) -> list[list[_Entry]]:
-        """Groups of entries that are connected by shared local variables."""
-        leader: dict[str, str] = {}
-
-        def find(name: str) -> str:
-            while leader.setdefault(name, name) != name:
-                leader[name] = leader[leader[name]]
-                name = leader[name]
-            return name
-
-        scopes = [[each for each in self.dims[entry.node] if each in local] for entry in entries]
-        for scope in scopes:
-            for each in scope[1:]:
-                leader[find(each)] = find(scope[0])
-        groups: dict[str | int, list[_Entry]] = {}
-        for entry, scope in zip(entries, scopes, strict=True):
-            groups.setdefault(find(scope[0]) if scope else entry.node, []).append(entry)
-        return list(groups.values())
 
     def _contract(self, component: list[_Entry], local: set[str]) -> _Entry:
         """Multiplies the entries of a component and sums its local variables out."""
@@ -124,7 +107,7 @@ class _Eliminator:
             problem = Problem([frozenset(self.dims[node]) for node in nodes], keep, self.sizes)
             for lhs, rhs in self.find_path(problem):
                 nodes.append(self._multiply(nodes[lhs], nodes[rhs], uses))
-        return _Entry(nodes[-1], scale)
+        return _Entry(nodes[-1], scale, self.dims[nodes[-1]])
 
     def _multiply(self, lhs: int, rhs: int, uses: dict[str, int]) -> int:
         left, right = self.dims[lhs], self.dims[rhs]
@@ -138,7 +121,7 @@ class _Eliminator:
 
     def _move_up(self, ordinal: frozenset[str], entry: _Entry) -> None:
         """Multiplies an entry over the plates that its variables do not live in, and hands it to the parent."""
-        dims = self.dims[entry.node]
+        dims = entry.inputs
         variables = [each for each in dims if each in self.ordinals]
         parent = frozenset().union(*(self.ordinals[each] for each in variables))
         if parent == ordinal and variables:
@@ -150,8 +133,9 @@ class _Eliminator:
             for plate in gone:
                 times *= self.weights[plate] * (1 if plate in present else self.sizes[plate])
             if present or times != 1.0:
-                rest = [each for each in dims if each not in gone]
-                entry = _Entry(self._emit("product", (entry.node,), present, rest, times), entry.scale)
+                rest = tuple(each for each in dims if each not in gone)
+                node = self._emit("product", (entry.node,), present, rest, times)
+                entry = _Entry(node, entry.scale, rest)
         if parent or variables:
             self.pending.setdefault(parent, []).append(entry)
         else:
@@ -160,7 +144,7 @@ class _Eliminator:
     def _common_scale(self, component: list[_Entry], local: set[str]) -> float | None:
         scales = {entry.scale for entry in component if entry.scale is not None}
         if len(scales) > 1:
-            names = sorted({each for entry in component for each in self.dims[entry.node] if each in local})
+            names = sorted({each for entry in component for each in entry.inputs if each in local})
             raise PlanError(
                 f"The factors around {_listed(names)} have different scales {sorted(scales)}: the sum over a variable "
                 "is defined only where all its factors are raised to one power. Put the same scale around all of "

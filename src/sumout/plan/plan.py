@@ -11,6 +11,7 @@ from sumout.plan.cost import Cost
 from sumout.plan.eliminate import Elimination, Step
 from sumout.plan.schedule import Schedule
 from sumout.plan.structure import FactorShape, Structure
+from sumout.text import aligned, memory
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,16 @@ class EliminationPlan:
                 ", ..." if len(self.largest_dims) > 12 else ""
             )
             raise MemoryLimitError(
-                f"The plan needs {_bytes(needed)} and the limit is {_bytes(limit)}. Its largest table has "
+                f"The plan needs {memory(needed)} and the limit is {memory(limit)}. Its largest table has "
                 f"{self.largest:,} entries over {names} (induced width {self.width}). "
                 "Observe one of these variables, or raise the limit: settings.override(memory_limit=...)."
             )
 
     def __str__(self) -> str:
-        lines = [
+        total = (
             f"plan by {self.order}: {len(self.steps)} steps in {self.cost.launches} groups, {self.flops:.3g} flops, "
-            f"width {self.width}, largest table {self.largest:,} entries, {_bytes(self.bytes())}"
-        ]
+            f"width {self.width}, largest table {self.largest:,} entries, {memory(self.bytes())}"
+        )
         rows = [("round", "steps", "operation", "over", "result", "entries")]
         for number, group in enumerate(self.schedule.groups):
             step = group.steps[0]
@@ -122,22 +123,9 @@ class EliminationPlan:
                     f"{math.prod(group.result_shape[1:]):,}",
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(6)]
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
+        return f"{total}\n{aligned(rows)}"
 
 
 def _names(names: tuple[str, ...], limit: int = 40) -> str:
     text = " ".join(names)
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{int(count)} B"
-        count /= 1024
-    return f"{count:.3g} EiB"

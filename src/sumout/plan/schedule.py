@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 from sumout.plan.eliminate import Elimination, Step
@@ -19,7 +19,8 @@ from sumout.plan.eliminate import Elimination, Step
 Names = tuple[str, ...]
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """Tables to be stacked: rows of an earlier group's result, or factors where ``group`` is ``None``.
 
     ``numbers`` lists them; ``whole`` tells that they are all rows of the group, in order. ``order`` is the
@@ -31,22 +32,21 @@ class Rows(NamedTuple):
     whole: bool = False
     order: tuple[int, ...] | None = None
 
-    def as_slice(self) -> slice | None:
-        """The rows as a slice if they are evenly spaced and ascending: a view instead of a copy."""
+    @cached_property
+    def index(self) -> slice | list[int]:
+        """The rows as an index: a slice, for a view instead of a copy, where they ascend in even steps."""
         first, last = self.numbers[0], self.numbers[-1]
         step = self.numbers[1] - first if len(self.numbers) > 1 else 1
         if step > 0 and self.numbers == tuple(range(first, last + 1, step)):
             return slice(first, last + 1, step)
-        return None
+        return list(self.numbers)
 
+    @cached_property
     def back(self) -> tuple[int, ...] | None:
         """The order that undoes ``order``."""
-        return None if self.order is None else _inverse(self.order)
-
-
-@lru_cache(maxsize=4096)
-def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(range(len(order)), key=order.__getitem__))
+        if self.order is None:
+            return None
+        return tuple(sorted(range(len(self.order)), key=self.order.__getitem__))
 
 
 @dataclass(frozen=True)

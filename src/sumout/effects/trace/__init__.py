@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sumout.effects.trace.container import Nodes, Trace, prune_subsample_sites
+from sumout.effects.trace.container import Nodes, Trace, prune_subsample_sites, sample_sites
 from sumout.effects.trace.edges import dense_edges
-from sumout.effects.trace.sites import allow_all_sites, site_is_factor, site_is_subsample
+from sumout.effects.trace.sites import allow_all_sites, site_is_factor, site_is_subsample, tensor_plates
 
 __all__ = [
     "Nodes",
@@ -12,6 +12,8 @@ __all__ = [
     "allow_all_sites",
     "dense_edges",
     "prune_subsample_sites",
+    "sample_sites",
     "site_is_factor",
     "site_is_subsample",
+    "tensor_plates",
 ]

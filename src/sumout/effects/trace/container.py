@@ -264,6 +264,11 @@ class Trace:
         return [name for name, site in self.iter_stochastic_nodes() if not _is_reparameterized(site)]
 
 
+def sample_sites(trace: Trace) -> list[Message]:
+    """The sample sites of a trace, without the indices that subsampling plates drew."""
+    return [site for site in trace.nodes.values() if site.type == "sample" and not site_is_subsample(site)]
+
+
 def prune_subsample_sites(trace: Trace) -> Trace:
     """A copy without the sites that hold the indices of subsampled plates."""
     pruned = trace.copy()

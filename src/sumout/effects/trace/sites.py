@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sumout.effects.frame import CondIndepStackFrame
 from sumout.effects.message import Message
 
 
@@ -26,6 +27,16 @@ def site_is_factor(site: Message) -> bool:
     False
     """
     return site["type"] == "sample" and _kind(site) == "Unit"
+
+
+def tensor_plates(site: Message) -> dict[int, CondIndepStackFrame]:
+    """The plates of a site that are tensor dimensions, by dimension, outermost first.
+
+    >>> looped, vectorized = CondIndepStackFrame("i", None, 3, 1), CondIndepStackFrame("data", -1, 10)
+    >>> {dim: frame.name for dim, frame in tensor_plates(Message(cond_indep_stack=(looped, vectorized))).items()}
+    {-1: 'data'}
+    """
+    return {frame.dim: frame for frame in site.cond_indep_stack if frame.dim is not None}
 
 
 def allow_all_sites(name: str, site: Message) -> bool:
