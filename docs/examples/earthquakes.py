@@ -28,6 +28,7 @@ from torch.distributions import constraints
 import sumout
 import sumout.distributions as dist
 from sumout import infer
+from sumout.errors import MissingExtraError
 
 DATA = Path(__file__).parent / "data" / "earthquakes.csv"
 PICTURE = Path("build") / "earthquakes.png"
@@ -224,7 +225,10 @@ def periods(years: list[int], path: Tensor, rate: Tensor) -> Table:
 
 def draw(years: list[int], counts: Tensor, params: Parameters, probs: Tensor, path: Tensor, to: Path) -> None:
     """The series with the decoded rates above, the posterior of the states below."""
-    import matplotlib.pyplot as plt
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot", "The picture") from error
 
     colours = ["#3b6fb6", "#e3a62f", "#c4432b", "#6d4c9f"]
     figure, (series, posterior) = plt.subplots(
