@@ -2,7 +2,7 @@
 
 from sumout import distributions, infer, io, optim, poutine
 from sumout.distributions import Vindex
-from sumout.effects.handlers import condition
+from sumout.effects.handlers import condition, do, vectorized_markov
 from sumout.effects.primitives import (
     barrier,
     clear_param_store,
@@ -14,6 +14,7 @@ from sumout.effects.primitives import (
     module,
     param,
     plate,
+    plate_stack,
     sample,
     set_rng_seed,
     subsample,
@@ -32,6 +33,7 @@ __all__ = [
     "condition",
     "deterministic",
     "distributions",
+    "do",
     "enable_validation",
     "factor",
     "get_param_store",
@@ -42,10 +44,12 @@ __all__ = [
     "optim",
     "param",
     "plate",
+    "plate_stack",
     "poutine",
     "sample",
     "set_rng_seed",
     "settings",
     "subsample",
     "validation_enabled",
+    "vectorized_markov",
 ]

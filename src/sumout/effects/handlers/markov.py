@@ -184,3 +184,7 @@ def markov(
             "e.g. markov(range(10), history=2)."
         )
     return MarkovIterator(fn, history, keep)
+
+
+def vectorized_markov(name: str, size: int, dim: int | None = None, history: int = 1) -> Any:
+    raise NotImplementedError

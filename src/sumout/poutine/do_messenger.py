@@ -1,0 +1,7 @@
+"""Interventions."""
+
+from __future__ import annotations
+
+from sumout.effects.handlers.do import DoMessenger
+
+__all__ = ["DoMessenger"]
