@@ -18,7 +18,7 @@ from torch import Tensor
 import sumout.distributions as dist
 from sumout.effects import Trace
 from sumout.effects.handlers import condition, enum, replay, trace
-from sumout.effects.handlers.markov import MarkovMessenger
+from sumout.effects.handlers import MarkovMessenger
 from sumout.effects.primitives import deterministic, factor, markov, plate, sample
 from sumout.errors import EnumerationError
 

@@ -8,9 +8,10 @@ import pytest
 
 import sumout.distributions as dist
 from sumout.effects import Message, Messenger, am_i_wrapped
-from sumout.effects.handlers.markov import MarkovMessenger
+from sumout.effects.handlers import MarkovMessenger
 from sumout.effects.primitives import markov, plate, sample
 from sumout.effects.stack import state
+from sumout.errors import ModelError
 
 
 class Reach(Messenger):
@@ -134,13 +135,13 @@ def test_values_are_handed_through() -> None:
     assert list(markov([])) == []
 
 
-def test_what_is_not_supported_is_said() -> None:
+def test_bad_arguments_are_said() -> None:
     with pytest.raises(ValueError, match="history=-1"):
         markov(range(3), history=-1)
-    with pytest.raises(NotImplementedError, match="dim and name"):
+    with pytest.raises(ModelError, match="no name"):
         markov(range(3), dim=-1)
-    with pytest.raises(NotImplementedError, match="dim and name"):
-        MarkovMessenger(name="chain")
+    with pytest.raises(ModelError, match="is no loop"), MarkovMessenger(dim=-1, name="chain"):
+        pass
     with pytest.raises(ValueError, match="was given 3.*by keyword"):
         markov(3)  # type: ignore[call-overload]
 

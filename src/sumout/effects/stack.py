@@ -15,6 +15,7 @@ from sumout.effects.dims import DimAllocator
 from sumout.effects.frame import CondIndepStackFrame
 from sumout.effects.message import Message
 from sumout.effects.params import ParamStore
+from sumout.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,8 +92,19 @@ def default_process_message(msg: Message) -> None:
     if msg.done or msg.is_observed or msg.value is not None:
         msg.done = True
         return
+    if "_undrawable" in msg.infer:
+        raise _undrawable(msg)
     msg.value = msg.fn(*msg.args, **msg.kwargs)
     msg.done = True
+
+
+def _undrawable(msg: Message) -> ModelError:
+    chain = msg.infer["_undrawable"].chain
+    return ModelError(
+        f"Site {msg.name!r} would be drawn for many steps of chain {chain!r} at once, but each step depends on the "
+        "one before. Enumerate the site (infer={'enumerate': 'parallel'}), give it a value, or loop step by step: "
+        "markov(range(T)) without dim."
+    )
 
 
 def apply_stack(msg: Message) -> None:
@@ -114,6 +126,7 @@ def apply_stack(msg: Message) -> None:
         hook = frame._before[kind]
         if hook is not None:
             hook(frame, msg)
+            kind = msg.type  # which a handler may change, as lift does
             if msg.stop:
                 break
     default_process_message(msg)

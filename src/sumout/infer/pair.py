@@ -11,7 +11,7 @@ from sumout.effects.handlers import BlockMessenger, enum, replay, trace
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import sample_sites, tensor_plates
 from sumout.errors import EnumerationError, ModelError, PlateError
-from sumout.infer.program import plate_nesting
+from sumout.infer.program import Rehearsal, plate_nesting
 from sumout.settings import settings
 
 Program = Callable[..., Any]
@@ -59,7 +59,7 @@ def pair_nesting(model: Program, guide: Program, args: Args, kwargs: Kwargs) -> 
 
     No handler outside sees the run, and the random state is put back after it.
     """
-    with kept_rng_state(), BlockMessenger():
+    with kept_rng_state(), BlockMessenger(), Rehearsal():
         guide_trace = trace(guide).get_trace(*args, **kwargs)
         model_trace = trace(replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return max(plate_nesting(guide_trace), plate_nesting(model_trace))

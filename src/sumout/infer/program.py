@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from sumout.distributions.families import innermost
-from sumout.effects import Message
+from sumout.effects import Message, Messenger
 from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenger
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
@@ -36,9 +36,16 @@ def plate_nesting(trace: Trace) -> int:
 
 def guess_plate_nesting(program: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     """``plate_nesting`` of a trial run that no handler outside sees and that leaves the random state alone."""
-    with kept_rng_state(), BlockMessenger(), TraceMessenger() as recorder:
+    with kept_rng_state(), BlockMessenger(), TraceMessenger() as recorder, Rehearsal():
         program(*args, **kwargs)
     return plate_nesting(recorder.trace)
+
+
+class Rehearsal(Messenger):
+    """Lets a trial run draw what a chain would not: its numbers are not used."""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        msg.infer.pop("_undrawable", None)
 
 
 class EnumeratedProgram:

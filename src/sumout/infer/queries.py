@@ -16,7 +16,7 @@ from sumout.errors import EvidenceError, ImpossibleEvidenceError, ModelError, ne
 from sumout.execute import MAX_SUM
 from sumout.factors import FactorGraph
 from sumout.infer.program import EnumeratedProgram
-from sumout.infer.readout import graph_marginal, graph_state, site_marginal, site_value
+from sumout.infer.readout import graph_marginal, graph_state, latent_sites, site_marginal, site_value
 from sumout.infer.result import Assignment, Marginals
 from sumout.infer.solve import solve
 from sumout.lower import lower
@@ -115,10 +115,11 @@ def marginals(
         names = _names(graph, wanted)
         result = solve(graph, marginals=names)
         _refuse_impossible(graph, result.value)
+        latent = {} if trace is None else latent_sites(trace)
         values = {
-            name: graph_marginal(result.marginal(name))
-            if trace is None
-            else site_marginal(trace.nodes[name], result.marginal(name))
+            name: site_marginal(latent[name], result.marginal(name))
+            if name in latent
+            else graph_marginal(result.marginal(name))
             for name in names
         }
         return Marginals(values, result.plan, graph.states, result.value)
@@ -156,8 +157,9 @@ def map_assignment(target: Target, *, max_plate_nesting: int | None = None) -> C
         graph, trace = question(*args, **kwargs)
         result = solve(graph, MAX_SUM)
         _refuse_impossible(graph, result.value)
+        latent = {} if trace is None else latent_sites(trace)
         values = {
-            name: graph_state(graph, name, choice) if trace is None else site_value(trace.nodes[name], choice)
+            name: site_value(latent[name], choice) if name in latent else graph_state(graph, name, choice)
             for name, choice in ((name, result.assignment[name]) for name in graph.variables)
         }
         return Assignment(values, result.plan, graph.states, result.value, lambda: solve(graph).value)

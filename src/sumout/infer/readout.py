@@ -8,10 +8,22 @@ from torch import Tensor
 
 import sumout.distributions as dist
 from sumout.distributions.families import innermost
-from sumout.effects import Message
-from sumout.effects.trace import tensor_plates
+from sumout.effects import Message, Trace
+from sumout.effects.steps import is_lookback, names_in_loop, without_steps
+from sumout.effects.trace import sample_sites, tensor_plates
 from sumout.execute import Choice, Marginal
 from sumout.factors import FactorGraph
+
+
+def latent_sites(trace: Trace) -> dict[str, Message]:
+    """The enumerated sites by the names of their variables; one of a vectorized chain stands for all its steps."""
+    return {
+        name: single
+        for site in sample_sites(trace)
+        if site.enum_dim is not None and not is_lookback(site)
+        for single in (without_steps(site),)
+        for name in names_in_loop(site)
+    }
 
 
 def graph_marginal(marginal: Marginal) -> Any:

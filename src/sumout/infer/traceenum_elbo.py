@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from sumout.effects import Message, Trace
+from sumout.effects.steps import is_lookback, names_in_loop
 from sumout.effects.trace import sample_sites
 from sumout.errors import EnumerationError, ImpossibleEvidenceError
 from sumout.factors import FactorGraph
 from sumout.infer.elbo import ELBO
 from sumout.infer.estimator import Frames, subtract_guide
 from sumout.infer.pair import Args, Kwargs, Program, check_plates, frames, trace_pair
-from sumout.infer.readout import site_marginal
+from sumout.infer.readout import latent_sites, site_marginal
 from sumout.infer.solve import solve
 from sumout.lower import lower
 from sumout.settings import settings
@@ -85,9 +86,8 @@ class TraceEnum_ELBO(ELBO):
                 "The observations and the guide's draw have probability zero under the model, so there is no "
                 "posterior."
             )
-        return {
-            name: site_marginal(model_trace.nodes[name], result.marginal(name)) for name in graph.variables
-        }
+        latent = latent_sites(model_trace)
+        return {name: site_marginal(latent[name], result.marginal(name)) for name in graph.variables}
 
 
 def _traces(
@@ -109,7 +109,7 @@ def _costs(model: Trace, graph: FactorGraph, log_model: Tensor) -> Iterable[tupl
         factor.name for factor in graph.factors if not graph.variables.keys().isdisjoint(factor.inputs)
     }
     for site in sample_sites(model):
-        if site.name not in touched:
+        if not is_lookback(site) and touched.isdisjoint(names_in_loop(site)):
             yield frames(site), site["log_prob"]
             log_model = log_model - site["log_prob_sum"]
     yield frozenset(), log_model

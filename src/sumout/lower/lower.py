@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from sumout.effects import Message
+from sumout.effects.steps import is_lookback, unrolled_step
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
 from sumout.errors import EnumerationError, PlateError
 from sumout.factors import Factor, FactorGraph, Plate, Variable
 from sumout.lower.log_prob import Table, log_probs, plate_weight
+from sumout.lower.unroll import unroll
 
 
 def lower(trace: Trace) -> FactorGraph:
@@ -33,7 +35,7 @@ def lower(trace: Trace) -> FactorGraph:
 
     Raises:
         EnumerationError: if a site depends on an enumerated site that it must not see, for instance one
-            further back than the ``history`` of its ``markov`` context.
+            further back than the ``history`` of its ``markov`` context; or if samples stand for its values.
         PlateError: if a tensor dimension at a site belongs to no plate.
 
     >>> import torch
@@ -49,6 +51,7 @@ def lower(trace: Trace) -> FactorGraph:
     [('z', ('z',), ['data']), ('x', ('z', 'data'), ['data'])]
     """
     sites = sample_sites(trace)
+    scored = [site for site in sites if not is_lookback(site)]
     variables: dict[str, Variable] = {}
     plates: dict[str, Plate] = {}
     for site in sites:
@@ -61,13 +64,19 @@ def lower(trace: Trace) -> FactorGraph:
                     plates[frame.name] = Plate(frame.size, frame.scale)
         if site.enum_dim is not None:
             assert site.name is not None
+            if site.infer.get("num_samples") is not None:
+                raise EnumerationError(
+                    f"Site {site.name!r} is replaced by num_samples={site.infer['num_samples']} samples, which exact "
+                    "inference cannot take for all of its values. Leave num_samples out to enumerate exactly."
+                )
             size = site.value.shape[site.enum_dim - len(site.plain_fn.event_shape)]
             variables[site.name] = Variable(size, _ordinal(site))
     order = {name: place for place, name in enumerate(variables)}
     homes = {name: variable.plates for name, variable in variables.items()}
-    tables = _of_one_dtype(log_probs(sites, homes))
-    factors = [_factor(site, table, order) for site, table in zip(sites, tables, strict=True)]
-    return FactorGraph(tuple(factors), variables, plates)
+    tables = _of_one_dtype(log_probs(scored, homes))
+    factors = [_factor(site, table, order) for site, table in zip(scored, tables, strict=True)]
+    graph = FactorGraph(tuple(factors), variables, plates)
+    return unroll(graph, sites) if any(map(unrolled_step, sites)) else graph
 
 
 def lower_site(site: Message) -> Factor:

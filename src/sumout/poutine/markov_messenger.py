@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sumout.effects.handlers.markov import MarkovMessenger
+from sumout.effects.handlers.contexts import MarkovMessenger
 
 __all__ = ["MarkovMessenger"]

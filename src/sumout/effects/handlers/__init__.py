@@ -6,6 +6,7 @@ from sumout.effects.handlers.block import BlockMessenger, block
 from sumout.effects.handlers.broadcast import BroadcastMessenger, broadcast
 from sumout.effects.handlers.collapse import CollapseMessenger, collapse
 from sumout.effects.handlers.condition import ConditionMessenger, condition
+from sumout.effects.handlers.contexts import MarkovMessenger
 from sumout.effects.handlers.do import DoMessenger, do
 from sumout.effects.handlers.enum import EnumMessenger, enum
 from sumout.effects.handlers.equalize import EqualizeMessenger, equalize
@@ -14,7 +15,7 @@ from sumout.effects.handlers.guide import GuideMessenger
 from sumout.effects.handlers.indep import IndepMessenger
 from sumout.effects.handlers.infer_config import InferConfigMessenger, infer_config
 from sumout.effects.handlers.lift import LiftMessenger, lift
-from sumout.effects.handlers.markov import MarkovMessenger, markov, vectorized_markov
+from sumout.effects.handlers.markov import markov, vectorized_markov
 from sumout.effects.handlers.mask import MaskMessenger, mask
 from sumout.effects.handlers.plate import PlateMessenger, block_plate
 from sumout.effects.handlers.queue import queue

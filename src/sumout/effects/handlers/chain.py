@@ -1,0 +1,191 @@
+"""Chains whose contexts are the steps of a loop, taken one by one or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import ExitStack
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from sumout.effects.handlers.contexts import MarkovMessenger
+from sumout.effects.handlers.indep import IndepMessenger
+from sumout.effects.handlers.plate import PlateMessenger
+from sumout.effects.message import Message
+from sumout.effects.messenger import Messenger
+from sumout.effects.stack import state
+from sumout.effects.steps import ChainStep, Steps, family, joined, values_along
+from sumout.errors import ModelError
+from sumout.settings import settings
+
+T = TypeVar("T")
+
+
+class MarkovLoop(MarkovMessenger, Generic[T]):
+    """A chain whose contexts are the steps of a loop: ``for t in markov(range(T))``."""
+
+    def __init__(
+        self, iterable: Iterable[T], history: int = 1, keep: bool = False, name: str | None = None
+    ) -> None:
+        super().__init__(history, keep, name=name)
+        self._iterable = iterable
+
+    def __iter__(self) -> Iterator[T]:
+        contexts = self._contexts
+        # Where the number of steps is not known, none is known to be among the last.
+        known = isinstance(self._iterable, Sized)
+        before_last = len(self._iterable) - max(1, self.history) if known else 0  # type: ignore[arg-type]
+        try:
+            with ExitStack() as entered:
+                for step, value in enumerate(self._iterable, start=1):
+                    entered.enter_context(self)
+                    contexts.last = known and step > before_last
+                    if self.name is not None and isinstance(value, int):
+                        contexts.step = ChainStep(self.name, value, value + 1)
+                    yield value
+        except BaseException as error:
+            Messenger.__exit__(self, type(error), error, error.__traceback__)  # where handlers did not nest
+            raise
+        finally:
+            contexts.step = None
+
+
+class VectorizedMarkov(MarkovMessenger):
+    """A chain that takes its first ``history`` steps one by one and all others at once, along a dimension.
+
+    The loop's body runs ``2 * history + 1`` times: with the numbers of the first ``history`` steps; then
+    ``history`` times for steps that are only looked back at; last for all steps from ``history`` on. For 6 steps
+    and a history of 1 the loop gives ``0``, ``[0, 1, 2, 3, 4]`` and ``[1, 2, 3, 4, 5]``: what a site is in the
+    second, the sites of the third look back at. Sites of steps that are only looked back at are masked. With
+    ``history=0`` the chain is a plate.
+
+    Every sample site's ``infer["_chain"]`` tells the step.
+
+    Args:
+        name: the chain; also of the frame that it leaves on sites.
+        size: the number of steps.
+        dim: the negative batch dimension of the steps; by default the rightmost that is free.
+        history: the number of earlier steps that a step depends on.
+        first: the number of the first step.
+
+    Raises:
+        ModelError: where a site would be drawn for many steps at once, which depend on each other; where its name
+            does not tell the step; where one vectorized chain lies in another.
+        PlateError: if the dimension is taken or data have another size.
+    """
+
+    def __init__(
+        self, name: str, size: int, dim: int | None = None, history: int = 1, first: int = 0
+    ) -> None:
+        super().__init__(history, dim=dim, name=name)
+        self.size = size
+        self.first = first
+
+    def __iter__(self) -> Iterator[Any]:
+        if any(isinstance(frame, VectorizedMarkov) for frame in state.stack):
+            raise ModelError(
+                f"Chain {self.name!r} lies in another vectorized chain. Let one of the two be a loop, without dim."
+            )
+        name, history, first = str(self.name), self.history, self.first
+        contexts = self._contexts
+        contexts.given = {}
+        try:
+            with ExitStack() as entered:
+                for t in range(first, first + min(history, self.size)):
+                    entered.enter_context(self)
+                    contexts.step = ChainStep(name, t, t + 1)
+                    yield t
+                size = self.size - history
+                if size > 0:
+                    frame = _Frame(name, size, self.dim)
+                    entered.enter_context(frame)
+                    for start in range(first, first + history + 1):
+                        entered.enter_context(self)
+                        scored = start == first + history
+                        contexts.step = ChainStep(name, start, start + size, frame.dim, scored, history == 0)
+                        yield Steps.of(start, start + size)
+                    _check_lookbacks(contexts.given)
+        except BaseException as error:
+            Messenger.__exit__(self, type(error), error, error.__traceback__)
+            raise
+        finally:
+            contexts.step, contexts.given = None, {}
+
+    def _pyro_sample(self, msg: Message) -> None:
+        super()._pyro_sample(msg)
+        step = self._contexts.step
+        if step is None or step.dim is None or "_chain" not in msg.infer:
+            return
+        msg.infer["_chain"] = step  # and not that of a loop inside
+        if step.independent:
+            return
+        if not step.scored:
+            msg.mask = False
+        msg.infer["_undrawable"] = step
+
+    def _pyro_get_mask(self, msg: Message) -> None:
+        step = self._contexts.step
+        if step is not None and not step.scored:
+            msg.mask = msg.value = False
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        infer = msg.infer
+        step = infer.get("_chain")
+        fixed = infer.pop("_undrawable", None) is not None or (step is not None and step.dim is None)
+        if step is None or not fixed or not settings.validation or infer.get("_deterministic"):
+            return
+        known = family(msg.name or "", step)
+        self._contexts.given.setdefault(known, []).append((step, msg))
+
+
+class _Frame(PlateMessenger):
+    """The plate of a chain's steps; no subsample is drawn for it, and params in it are left as they are."""
+
+    def __init__(self, name: str, size: int, dim: int | None) -> None:
+        self.subsample_size = size
+        IndepMessenger.__init__(self, name, size, dim)
+        self._scale = 1.0
+
+    def _take_part(self, msg: Message, statement: str) -> None:
+        pass
+
+
+def _check_lookbacks(given: dict[tuple[str, str], list[tuple[ChainStep, Message]]]) -> None:
+    """Checks that what is looked back at is what the chain is.
+
+    Raises:
+        ModelError: if values that were given to the steps contradict each other, or only some were given.
+    """
+    for sites in given.values():
+        enumerated = [site for _, site in sites if site.enum_dim is not None]
+        fixed = [site for _, site in sites if site.enum_dim is None]
+        if enumerated and fixed and any(step.dim is not None for step, site in sites if site in fixed):
+            raise ModelError(
+                f"Site {fixed[0].name!r} has a value and {enumerated[0].name!r} is enumerated, though they share "
+                "steps of one chain. Give values for all steps or for none, or loop: markov without dim."
+            )
+        if fixed and not enumerated:
+            _check_values(sites)
+
+
+def _check_values(sites: list[tuple[ChainStep, Message]]) -> None:
+    """Compares windows of the whole chain with what was looked back at."""
+    chain = {step.start: (step, site) for step, site in sites if step.scored}
+    looked_back = [(step, site) for step, site in sites if not step.scored]
+    if not chain or any(not isinstance(site.value, Tensor) for _, site in sites):
+        return
+    last, _ = chain[max(chain)]
+    if last.dim is None:
+        return
+    axis = last.dim - sites[0][1].plain_fn.event_dim
+    first = min(chain)
+    whole = joined([values_along(site.value, axis, step) for _, (step, site) in sorted(chain.items())], axis)
+    for step, site in looked_back:
+        window = whole.narrow(axis, step.start - first, step.stop - step.start)
+        back, ahead = torch.broadcast_tensors(site.value, window)  # type: ignore[no-untyped-call]
+        if not torch.equal(back, ahead):
+            raise ModelError(
+                f"Site {site.name!r} looks back at other values than the chain has in these steps. "
+                "Give both the same, or loop: markov without dim."
+            )

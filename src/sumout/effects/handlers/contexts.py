@@ -1,0 +1,124 @@
+"""Chains of contexts, each of which sees only the last few before it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sumout.effects.handlers.reentrant import ReentrantMessenger
+from sumout.effects.message import Message
+from sumout.effects.steps import ChainStep
+from sumout.errors import ModelError
+
+Self = TypeVar("Self", bound="MarkovMessenger")
+
+
+class _Contexts(threading.local):
+    """The names of the sites of each context, and where this thread stands among the contexts."""
+
+    def __init__(self) -> None:
+        self.position = -1
+        self.names: list[set[str]] = []
+        self.left: dict[int, set[str]] = {}
+        """Position -> the sites of the context that was left there last."""
+        self.step: ChainStep | None = None
+        """Where the loop of a chain with a name stands."""
+        self.given: dict[tuple[str, str], list[tuple[ChainStep, Message]]] = {}
+        """The sites of such a chain, by what stands before and after the step in their names."""
+        self.last = False
+        """Whether this is known to be one of the last ``history`` steps, which a program may go on from."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Contexts, ()  # a copy is not entered
+
+
+class MarkovMessenger(ReentrantMessenger):
+    """Each time it is entered anew, a context begins that sees the last ``history`` contexts before it.
+
+    On every sample site it writes into ``infer``: ``_markov_scope``, which counts for every site in reach in
+    how many of the enclosing chains it is in reach; ``_markov_near_scope``, the same for one step more;
+    ``_markov_depth``, the number of enclosing chains; ``_markov_last``, whether this is known to be one of the
+    last steps of all of them.
+
+    Args:
+        history: the number of earlier contexts that are in reach.
+        keep: whether contexts that were left are remembered, so that branches at the same level see each
+            other.
+        dim: the batch dimension of a chain that takes its steps at once, which only a loop does
+            (``vectorized_markov``).
+        name: tells the chain from others; inference matches chains of a model and a guide by it.
+
+    Raises:
+        ValueError: if ``history`` is negative.
+        ModelError: when entered with a ``dim``.
+    """
+
+    def __init__(
+        self, history: int = 1, keep: bool = False, dim: int | None = None, name: str | None = None
+    ) -> None:
+        if history < 0:
+            raise ValueError(f"markov has history={history}; it counts earlier steps, so it is at least 0.")
+        super().__init__()
+        self.history = history
+        self.keep = keep
+        self.dim = dim
+        self.name = name
+        self._contexts = _Contexts()
+
+    def __enter__(self: Self) -> Self:
+        if self.dim is not None and type(self) is MarkovMessenger:
+            raise ModelError(
+                f"markov has dim={self.dim} and is no loop. Only the steps of a loop can run along a dimension: "
+                "for t in markov(range(T), dim=-1, name='time')."
+            )
+        contexts = self._contexts
+        contexts.position += 1
+        contexts.left.pop(contexts.position + 1, None)
+        if len(contexts.names) <= contexts.position:
+            contexts.names.append(set())
+        return super().__enter__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        contexts = self._contexts
+        if not self.keep:
+            contexts.left[contexts.position] = contexts.names.pop()
+        contexts.position -= 1
+        return super().__exit__(exc_type, exc, trace)
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg.done or type(msg.plain_fn).__name__ == "_Subsample":
+            return
+        contexts = self._contexts
+        here = contexts.position
+        infer = msg.infer
+        reach = set().union(*contexts.names[max(0, here - self.history) : here + 1])
+        _count(infer, "_markov_scope", reach)
+        _count(infer, "_markov_near_scope", self._nearly_in_reach(reach))
+        infer["_markov_depth"] = 1 + infer.get("_markov_depth", 0)
+        infer["_markov_last"] = contexts.last and infer.get("_markov_last", True)
+        contexts.names[here].add(msg.name or "")
+        if contexts.step is not None:
+            infer.setdefault("_chain", contexts.step)
+
+    def _nearly_in_reach(self, reach: set[str]) -> set[str]:
+        """Also a neighbouring branch, one that started from here, and what is one step further back."""
+        contexts = self._contexts
+        here = contexts.position
+        nearly = reach.union(contexts.left.get(here, ()), contexts.left.get(here + 1, ()))
+        if here > self.history:
+            nearly |= contexts.names[here - self.history - 1]
+        return nearly
+
+
+def _count(infer: dict[str, Any], key: str, names: Collection[str]) -> None:
+    """Adds one for each of the names; a plain dictionary, as most sites lie in one chain."""
+    counts = infer.get(key)
+    if counts is None:
+        infer[key] = dict.fromkeys(names, 1)
+    else:
+        for name in names:
+            counts[name] = counts.get(name, 0) + 1

@@ -1,0 +1,157 @@
+"""Steps of chains: how the steps that a vectorized chain takes at once are written, and where a site stands.
+
+A site in step 3 of a loop is called ``x_3``. One that stands for the steps 1, ..., 4 at once is called
+``x_slice(1, 5, None)``, because the program names it after the steps and these print as the slice that they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sumout.effects.message import Message
+from sumout.errors import ModelError
+
+_SLICE = re.compile(r"slice\((\d+), (\d+), None\)")
+
+
+class Steps(Tensor):
+    """The numbers of consecutive steps, as an index tensor that prints as a slice; all else gives plain tensors.
+
+    >>> steps = Steps.of(1, 4)
+    >>> f"x_{steps}", steps + 1, torch.arange(5)[steps]
+    ('x_slice(1, 4, None)', tensor([2, 3, 4]), tensor([1, 2, 3]))
+    """
+
+    start: int
+    stop: int
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def of(start: int, stop: int) -> Steps:
+        """The steps ``start, ..., stop - 1``."""
+        steps: Steps = torch.Tensor._make_subclass(Steps, torch.arange(start, stop))
+        steps.start, steps.stop = start, stop
+        return steps
+
+    def __str__(self) -> str:
+        return str(slice(self.start, self.stop))
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __deepcopy__(self, memo: Any) -> Steps:
+        return Steps.of(self.start, self.stop)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Steps.of, (self.start, self.stop)
+
+
+class ChainStep(NamedTuple):
+    """Where a site stands in a chain that has a name: the steps ``start, ..., stop - 1``.
+
+    ``dim`` is the batch dimension that the steps of a vectorized chain run along, ``None`` for a single step.
+    ``scored`` is false where the steps are only there to be looked back at: they are scored one step later.
+    ``independent`` is true where no step depends on others, so that the chain is a plate.
+    """
+
+    chain: str
+    start: int
+    stop: int
+    dim: int | None = None
+    scored: bool = True
+    independent: bool = False
+
+    @property
+    def label(self) -> str:
+        """The steps as they stand in the names of sites."""
+        return str(self.start) if self.dim is None else str(slice(self.start, self.stop))
+
+
+def unrolled_step(site: Message) -> ChainStep | None:
+    """Where a site stands that is one of many in a vectorized chain; ``None`` for a site that is one alone."""
+    step = site.infer.get("_chain")
+    return None if step is None or step.dim is None or step.independent else step
+
+
+def is_lookback(site: Message) -> bool:
+    """Whether the site is only there to be looked back at, so that it has no part in the density."""
+    step = site.infer.get("_chain")
+    return step is not None and not step.scored
+
+
+def family(name: str, step: ChainStep) -> tuple[str, str]:
+    """What stands before and after the step in a site's name.
+
+    Raises:
+        ModelError: if the step is not in the name.
+
+    >>> family("x_slice(1, 5, None)", ChainStep("time", 1, 5, dim=-1)), family("x_3_hot", ChainStep("time", 3, 4))
+    (('x_', ''), ('x_', '_hot'))
+    """
+    matches = list(re.finditer(rf"(?<!\d){re.escape(step.label)}(?!\d)", name))
+    if not matches:
+        raise ModelError(
+            f"Site {name!r} of chain {step.chain!r} does not name its step, so steps cannot be told apart. "
+            "Name it after the step of the loop, e.g. f'x_{t}'."
+        )
+    return name[: matches[-1].start()], name[matches[-1].end() :]
+
+
+def names_in_loop(site: Message) -> tuple[str, ...]:
+    """What the site is called step by step: in a vectorized chain one name a step, elsewhere its own.
+
+    >>> names_in_loop(Message(name="x_slice(1, 4, None)", infer={"_chain": ChainStep("time", 1, 4, dim=-1)}))
+    ('x_1', 'x_2', 'x_3')
+    """
+    step = unrolled_step(site)
+    name = site.name or ""
+    if step is None:
+        return (name,)
+    before, after = family(name, step)
+    return tuple(f"{before}{t}{after}" for t in range(step.start, step.stop))
+
+
+def without_steps(site: Message) -> Message:
+    """A copy of a site of a vectorized chain that stands for any single one of its steps."""
+    step = unrolled_step(site)
+    if step is None:
+        return site
+    single = site.copy()
+    single.cond_indep_stack = tuple(frame for frame in site.cond_indep_stack if frame.name != step.chain)
+    return single
+
+
+def slices_in(names: Iterable[str], before: str, after: str) -> list[tuple[str, int, int]]:
+    """The names of a family that stand for several steps at once, with their first and last-but-one step."""
+    found = []
+    for name in names:
+        if name.startswith(before) and name.endswith(after):
+            match = _SLICE.fullmatch(name[len(before) : len(name) - len(after)])
+            if match is not None:
+                found.append((name, int(match[1]), int(match[2])))
+    return found
+
+
+def values_along(value: Tensor, axis: int, step: ChainStep) -> Tensor:
+    """A site's value with its steps along ``axis``, of size one for a single step."""
+    if value.dim() < -axis:
+        value = value.reshape((1,) * (-axis - value.dim()) + value.shape)
+    shape = list(value.shape)
+    shape[axis] = step.stop - step.start
+    return value.expand(shape)
+
+
+def joined(values: Sequence[Tensor], axis: int) -> Tensor:
+    """Values of consecutive steps, one after another along ``axis``; other dimensions are broadcast."""
+    rank = max(value.dim() for value in values)
+    values = [value.reshape((1,) * (rank - value.dim()) + value.shape) for value in values]
+    shape = [max(sizes) for sizes in zip(*(value.shape for value in values), strict=True)]
+    place = rank + axis
+    return torch.cat(
+        [value.expand(*shape[:place], value.shape[axis], *shape[place + 1 :]) for value in values], axis
+    )
