@@ -66,14 +66,13 @@ PEERS: dict[str, Callable[[], tuple[Any, Any, AbstractContextManager[Any]]]] = {
 LOSSES: dict[str, list[float]] = {}
 
 
-def hidden_markov_model(language: Any, steps: int, states: int, outputs: int) -> Callable[[Tensor], None]:
-    transition = torch.distributions.Dirichlet(torch.ones(states)).sample((states,))
-    emission = torch.rand(states, outputs)
-
+def hidden_markov_model(
+    language: Any, steps: int, transition: Tensor, emission: Tensor
+) -> Callable[[Tensor], None]:
     def model(data: Tensor) -> None:
         probs_x = language.param("probs_x", transition, constraint=constraints.simplex)
         probs_y = language.param("probs_y", emission, constraint=constraints.unit_interval)
-        plate = language.plate("outputs", outputs, dim=-1)
+        plate = language.plate("outputs", emission.shape[-1], dim=-1)
         with language.plate("sequences", len(data), dim=-2):
             x = torch.tensor(0)
             for t in language.steps(steps):
@@ -92,6 +91,9 @@ def hidden_markov_model(language: Any, steps: int, states: int, outputs: int) ->
 def test_step(benchmark: BenchmarkFixture, shape: str, peer: str) -> None:
     sequences, steps, states, outputs = SHAPES[shape]
     language, elbo, backend = PEERS[peer]()
+    torch.manual_seed(0)
+    transition = torch.distributions.Dirichlet(torch.ones(states)).sample((states,))
+    emission = torch.rand(states, outputs)
     data = torch.bernoulli(torch.rand(sequences, steps, outputs) * 0.3)
     benchmark.group = f"training step with gradients, hidden Markov model of {shape}"
 
@@ -102,6 +104,6 @@ def test_step(benchmark: BenchmarkFixture, shape: str, peer: str) -> None:
 
     with backend:
         language.clear()
-        model = hidden_markov_model(language, steps, states, outputs)
+        model = hidden_markov_model(language, steps, transition, emission)
         LOSSES.setdefault(shape, []).append(benchmark(step).item())
     assert max(LOSSES[shape]) == pytest.approx(min(LOSSES[shape]), rel=1e-4)
