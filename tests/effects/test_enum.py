@@ -17,8 +17,7 @@ from torch import Tensor
 
 import sumout.distributions as dist
 from sumout.effects import Trace
-from sumout.effects.handlers import condition, enum, replay, trace
-from sumout.effects.handlers import MarkovMessenger
+from sumout.effects.handlers import MarkovMessenger, condition, enum, replay, trace
 from sumout.effects.primitives import deterministic, factor, markov, plate, sample
 from sumout.errors import EnumerationError
 
@@ -379,11 +378,6 @@ def test_the_first_dimension_is_negative_and_known() -> None:
         enum(pair, first_available_dim=0)
     with pytest.raises(EnumerationError, match="'a'.*no first_available_dim"):
         enum(pair)()
-
-
-def test_enumeration_by_samples_is_not_there_yet() -> None:
-    with pytest.raises(EnumerationError, match="num_samples=7"), enum(first_available_dim=-1):
-        sample("n", dist.Normal(0.0, 1.0), infer={**PARALLEL, "num_samples": 7})
 
 
 def test_one_handled_program_in_two_threads() -> None:

@@ -234,6 +234,22 @@ class Message(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(_FIELDS) + len(self._extra or ()) + len(self._listed())
 
+    def __or__(self, other: Mapping[str, Any]) -> Message:
+        """A copy brought up to date with another mapping, as with dictionaries."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        new = self.copy()
+        new.update(other)
+        return new
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        """A dictionary of both, in which this site's entries hold."""
+        return {**other, **self} if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Mapping[str, Any]) -> Message:
+        self.update(other)
+        return self
+
     def __repr__(self) -> str:
         """What differs from an empty site, without the marks that steer handlers; large tensors by shape."""
         shown = [f"{key}={_brief(self[key])}" for key in self if key in ("type", "name") or self._is_set(key)]

@@ -2,26 +2,30 @@
 
 A subclass writes ``_pyro_<type>(self, msg)`` to act before a site of that type is settled and
 ``_pyro_post_<type>(self, msg)`` to act after, or overrides ``_process_message`` and ``_postprocess_message``
-to see every type. The hooks of a class are looked up once, when the class is made.
+to see every type. The hooks of a class are looked up once, when the class is made, and again when one is
+assigned to the class later; a hook assigned to an instance is not called.
 """
 
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
+import sys
 import warnings
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
+from sumout.effects.handled import Handled
 from sumout.effects.message import Message
 from sumout.effects.stack import ANY, KINDS, Hook, state
 
 Self = TypeVar("Self", bound="Messenger")
 
 _BEFORE, _AFTER = "_pyro_", "_pyro_post_"
+_GENERAL = ("_process_message", "_postprocess_message")
 
 
 class Hooks(dict[str, Hook | None]):
@@ -32,7 +36,31 @@ class Hooks(dict[str, Hook | None]):
         return hook
 
 
-class Messenger:
+class HandlerType(ABCMeta):
+    """The class of all handler classes: it looks hooks up again when one is assigned or deleted.
+
+    It derives from ``ABCMeta``, so that a handler may be an abstract class too.
+    """
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name.startswith(_BEFORE) or name in _GENERAL:
+            _refresh_hooks(cls)
+            _warn_if_misspelt(cls, name)
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        if name.startswith(_BEFORE) or name in _GENERAL:
+            _refresh_hooks(cls)
+
+
+def _refresh_hooks(cls: Any) -> None:
+    cls._find_hooks()
+    for subclass in cls.__subclasses__():
+        _refresh_hooks(subclass)
+
+
+class Messenger(metaclass=HandlerType):
     """A handler that changes nothing; the joint distribution of ``Messenger()(fn)`` is that of ``fn``.
 
     It works as a context manager and as a decorator:
@@ -69,13 +97,7 @@ class Messenger:
         """``fn`` run inside this handler; name, signature and docstring are kept."""
         if not callable(fn):
             raise ValueError(f"{fn!r} is not callable; a handler's own arguments are given by keyword.")
-
-        @functools.wraps(fn, updated=())
-        def handled(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return fn(*args, **kwargs)
-
-        return handled
+        return Handled(self, fn)
 
     def __enter__(self: Self) -> Self:
         if any(frame is self for frame in state.stack):
@@ -126,7 +148,8 @@ class Messenger:
 
         Args:
             fn: a function of one message; its name is not used.
-            type: the type of the messages it treats.
+            type: the type of the messages it treats. One that is nearly a known type's name, and is none,
+                gives a ``UserWarning``, as does a method's name.
             post: true for a hook that runs after the site is settled.
 
         Raises:
@@ -144,7 +167,6 @@ class Messenger:
         if type is None:
             raise ValueError("register needs the type of the messages, e.g. register(fn, type='sample').")
         setattr(cls, (_AFTER if post else _BEFORE) + type, staticmethod(fn))
-        cls._refresh_hooks()
         return fn
 
     @classmethod
@@ -157,14 +179,7 @@ class Messenger:
         for prefix in (_BEFORE, _AFTER):
             if prefix + type in vars(cls):
                 delattr(cls, prefix + type)
-        cls._refresh_hooks()
         return fn
-
-    @classmethod
-    def _refresh_hooks(cls) -> None:
-        cls._find_hooks()
-        for subclass in cls.__subclasses__():
-            subclass._refresh_hooks()
 
 
 def _as_method(cls: type, name: str) -> Hook:
@@ -184,9 +199,25 @@ def _warn_if_misspelt(cls: type, attribute: str) -> None:
     if kind not in KINDS and near:
         warnings.warn(
             f"{cls.__name__}.{attribute} handles no known type of site. "
-            f"Did you mean {attribute.replace(kind, near[0])}?",
-            stacklevel=3,
+            f"Did you mean {attribute.removesuffix(kind) + near[0]}?",
+            stacklevel=level_outside(),
         )
+
+
+def level_outside() -> int:
+    """The ``stacklevel`` with which a warning is told of the line that called the library.
+
+    Called by the function that warns. Frames of the library are passed over, and those of modules and of classes
+    being made.
+    """
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _is_inside(module: str) -> bool:
+    return module.partition(".")[0] in ("sumout", "torch", "abc", "contextlib")
 
 
 @contextmanager

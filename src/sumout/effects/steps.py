@@ -7,7 +7,7 @@ A site in step 3 of a loop is called ``x_3``. One that stands for the steps 1, .
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -155,3 +155,68 @@ def joined(values: Sequence[Tensor], axis: int) -> Tensor:
     return torch.cat(
         [value.expand(*shape[:place], value.shape[axis], *shape[place + 1 :]) for value in values], axis
     )
+
+
+def assembled(site: Message, given: Mapping[str, Any]) -> tuple[Tensor, tuple[str, ...]] | None:
+    """A value for a site of a chain from values that are given for its steps under other names.
+
+    A model may take many steps at once where a guide loops, or the other way round; a history of another length
+    gives other slices.
+
+    Args:
+        site: a site of a chain that has a name.
+        given: values by name of site; sites (of a trace) will do too.
+
+    Returns:
+        The value and the names that it was taken from; ``None`` if there is nothing for any of its steps.
+
+    Raises:
+        ModelError: if there is something for some of its steps only.
+    """
+    step: ChainStep = site.infer["_chain"]
+    before, after = family(site.name or "", step)
+    slices = slices_in(given, before, after)
+    event_dim = site.plain_fn.event_dim
+    parts: list[Tensor] = []
+    names: list[str] = []
+    missing: list[int] = []
+    t = step.start
+    while t < step.stop:
+        name, start, stop = f"{before}{t}{after}", t, t + 1
+        if name not in given:
+            name, start, stop = max(
+                (each for each in slices if each[1] <= t < each[2]),
+                key=lambda each: each[2],
+                default=("", 0, 0),
+            )
+        if not name:
+            missing.append(t)
+            t += 1
+            continue
+        found = given[name]
+        value, dim = (
+            (found.value, found.infer.get("_chain", step).dim)
+            if isinstance(found, Message)
+            else (found, None)
+        )
+        dim = step.dim if dim is None else dim
+        until = min(stop, step.stop)
+        if dim is None:
+            parts.append(value)
+        else:
+            along = values_along(value, dim - event_dim, ChainStep(step.chain, start, stop, dim))
+            parts.append(along.narrow(dim - event_dim, t - start, until - t))
+        names.append(name)
+        t = until
+    if not names:
+        return None
+    if missing:
+        raise ModelError(
+            f"Site {site.name!r} stands for several steps of chain {step.chain!r}, and values are given for some only: "
+            f"{', '.join(names)}. Give all or none; {before}{missing[0]}{after} is missing."
+        )
+    if step.dim is not None:
+        return joined(parts, step.dim - event_dim), tuple(names)
+    (value,) = parts
+    axis = None if dim is None else dim - event_dim
+    return (value.squeeze(axis) if axis is not None and value.dim() == -axis else value), tuple(names)

@@ -9,6 +9,7 @@ from typing import Any
 from sumout.effects import Message
 from sumout.effects.handlers import InferConfigMessenger
 from sumout.effects.trace import site_is_subsample
+from sumout.errors import ModelError
 
 
 def config_enumerate(
@@ -18,21 +19,23 @@ def config_enumerate(
     num_samples: int | None = None,
     tmc: str = "diagonal",
 ) -> Callable[..., Any]:
-    """Marks every latent site of a program that has a finite support for enumeration.
+    """Marks the latent sites of a program for enumeration: those whose values can be listed.
 
-    What a site's own ``infer`` says is kept, also ``infer={"enumerate": None}``, which leaves the site out. With
-    ``num_samples`` every latent site is marked, to be replaced by that many samples. It works as a function and as a
-    decorator, with and without arguments.
+    With ``num_samples`` every latent site is marked, to be replaced by that many samples, continuous ones too. What
+    a site's own ``infer`` says is kept, also ``infer={"enumerate": None}``, which leaves the site out. It works as a
+    function and as a decorator, with and without arguments.
 
     Args:
         guide: a model or guide.
         default: ``"parallel"``, ``"sequential"`` or ``None`` (no marks).
-        expand: whether enumerated values are expanded to the full batch shape.
+        expand: whether the values are expanded to the full batch shape; of samples, whether there are
+            ``num_samples`` for each combination of the samples that a site depends on.
         num_samples: samples per site for local Monte Carlo, or ``None`` to enumerate exhaustively.
-        tmc: ``"diagonal"`` or ``"mixture"``, the proposal for local Monte Carlo.
+        tmc: ``"diagonal"`` or ``"mixture"``: which samples of the sites that a site depends on it is drawn from; see
+            ``sumout.effects.enumerate_site``.
 
     Raises:
-        ValueError: if an argument is not one of the above.
+        ModelError: if an argument is not one of the above, or ``guide`` is no function.
 
     >>> from sumout import sample, plate
     >>> from sumout.effects.handlers import trace
@@ -43,12 +46,22 @@ def config_enumerate(
     >>> trace(model).get_trace().nodes["z"]["infer"]
     {'enumerate': 'parallel', 'expand': False}
     """
+    if guide is not None and not callable(guide):
+        raise ModelError(
+            f"config_enumerate takes a program first and was given {guide!r}. Pass other arguments by keyword, "
+            "e.g. config_enumerate(default='sequential')."
+        )
     if default not in ("parallel", "sequential", None):
-        raise ValueError(f"default is {default!r}; it may be 'parallel', 'sequential' or None.")
+        raise ModelError(f"default is {default!r}; it may be 'parallel', 'sequential' or None.")
+    if expand not in (True, False):
+        raise ModelError(f"expand is {expand!r}; it may be True or False.")
     if tmc not in ("diagonal", "mixture"):
-        raise ValueError(f"tmc is {tmc!r}; it may be 'diagonal' or 'mixture'.")
-    if num_samples is not None and (num_samples < 1 or default != "parallel"):
-        raise ValueError("num_samples needs to be at least 1, and default='parallel'.")
+        raise ModelError(f"tmc is {tmc!r}; it may be 'diagonal' or 'mixture'.")
+    if num_samples is not None:
+        if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
+            raise ModelError(f"num_samples is {num_samples!r}; it may be None or a positive integer.")
+        if default == "sequential":
+            raise ModelError("Samples are taken in parallel: leave num_samples out, or default='parallel'.")
     if guide is None:
         return functools.partial(
             config_enumerate, default=default, expand=expand, num_samples=num_samples, tmc=tmc

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sumout.distributions.families import is_distribution
+from sumout.effects.enumerate_site import finite_support, samples
 from sumout.effects.frame import CondIndepStackFrame
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
@@ -128,7 +129,9 @@ class EnumMessenger(Messenger):
     own.
 
     Observed sites and others are left alone. Each sample site is told whose the dimensions are: ``enum_dims``
-    maps dimensions of its log-probability to names of enumerated sites, ``enum_dim`` is its own.
+    maps dimensions of its log-probability to names of enumerated sites, ``enum_dim`` is its own. A site that
+    asks for ``num_samples`` in ``infer`` has that many samples in the place of all values, and may then be
+    continuous; ``tmc`` and ``expand`` say how they are drawn (``sumout.effects.enumerate_site``).
 
     Args:
         first_available_dim: the first batch dimension, counted from the right, that no plate uses; this one
@@ -136,8 +139,9 @@ class EnumMessenger(Messenger):
             dimensions.
 
     Raises:
-        EnumerationError: when the program runs, if a marked site has no finite support, a plate uses the
-            dimensions meant for enumeration, or there are more dimensions than torch can take.
+        EnumerationError: when the program runs, if a marked site has no finite support or asks for samples in
+            a way that does not exist, a plate uses the dimensions meant for enumeration, or there are more
+            dimensions than torch can take.
 
     >>> import sumout.distributions as dist
     >>> from sumout.effects.primitives.sample import sample
@@ -186,7 +190,7 @@ class EnumMessenger(Messenger):
                 )
         owners = dims.visible(msg)
         if wanted:
-            value = _support(msg)
+            value = _values(msg)
             dim = dims.allocate(msg, owners)
             owners = {**owners, dim: msg.name or ""}
             msg.value = _move(msg, value, dim)
@@ -200,28 +204,14 @@ class EnumMessenger(Messenger):
             dims.pass_on(msg)
 
 
-def _support(msg: Message) -> Tensor:
-    """All values of the site's distribution along a new leftmost dimension."""
+def _values(msg: Message) -> Tensor:
+    """All values of the site, or samples of it, along a new leftmost dimension."""
     infer = msg.infer
-    # Without expanding, the values are the same for all elements of the plates around.
-    fn = msg.fn if infer.get("expand", False) else msg.plain_fn
     if infer.get("num_samples") is not None:
-        raise EnumerationError(
-            f"Site {msg.name!r} asks for num_samples={infer['num_samples']}: enumeration by samples is not "
-            "supported yet. Leave num_samples out to enumerate exactly."
-        )
-    try:
-        if not fn.has_enumerate_support:
-            raise NotImplementedError
-        support: Tensor = fn.enumerate_support(expand=infer.get("expand", False))
-    except NotImplementedError as error:
-        reason = f" ({error})" if str(error) else ""
-        raise EnumerationError(
-            f"Site {msg.name!r} cannot be enumerated: {_name(fn)} has no finite support that is the "
-            f"same for all of its batch{reason}. Observe the site, truncate its support to a "
-            "Categorical, or take the mark infer={'enumerate': 'parallel'} away."
-        ) from error
-    return support
+        return samples(msg)
+    # Without expanding, the values are the same for all elements of the plates around.
+    expand = infer.get("expand", False)
+    return finite_support(msg.fn if expand else msg.plain_fn, msg.name, expand)
 
 
 def _move(msg: Message, value: Tensor, dim: int) -> Tensor:
@@ -245,12 +235,6 @@ def _move(msg: Message, value: Tensor, dim: int) -> Tensor:
     if mark is not None:
         moved._pyro_categorical_support = mark  # type: ignore[attr-defined]
     return moved
-
-
-def _name(fn: Any) -> str:
-    while type(fn).__name__ in ("ExpandedDistribution", "MaskedDistribution", "Independent"):
-        fn = fn.base_dist
-    return type(fn).__name__
 
 
 enum = wrap(EnumMessenger)

@@ -35,6 +35,16 @@ class Handler(Protocol[P, M_co]):
     def __call__(self, fn: Callable[Q, T], *args: P.args, **kwargs: P.kwargs) -> Callable[Q, T]: ...
 
 
+def form_name(cls: Callable[..., Messenger]) -> str:
+    """The name of the function form: ``InferConfigMessenger`` gives ``infer_config``.
+
+    >>> form_name(Messenger)
+    'messenger'
+    """
+    name = cls.__name__.removesuffix("Messenger") or cls.__name__
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
 def wrap(cls: Callable[P, M]) -> Handler[P, M]:
     """The function form of a messenger class, named after it (``InferConfigMessenger``: ``infer_config``).
 
@@ -50,8 +60,7 @@ def wrap(cls: Callable[P, M]) -> Handler[P, M]:
     >>> halve(len)([1, 2]), halve.__name__, str(inspect.signature(halve))
     (2, 'halve', '(fn=None)')
     """
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__.removesuffix("Messenger")).lower()
-
+    name = form_name(cls)
     parameters = list(inspect.signature(cls).parameters.values())
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
 

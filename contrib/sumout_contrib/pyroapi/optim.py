@@ -1,0 +1,34 @@
+"""Module ``optim`` of the backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sumout import optim
+from sumout.optim import ParamOptimizer as PyroOptim
+from sumout_contrib.pyroapi.lookup import handed_on, names
+
+__all__ = ["PyroOptim"]
+
+_SCHEDULE = (
+    "Use ClippedAdam({'lr': ..., 'lrd': ...}), whose learning rate is multiplied by lrd in every step."
+)
+_INSTEAD = {
+    "LBFGS": "It evaluates the loss several times in a step, which SVI cannot offer. Use torch.optim.LBFGS on the "
+    "gradient of a loss's differentiable_loss.",
+    "PyroLRScheduler": _SCHEDULE,
+    "ExponentialLR": _SCHEDULE,
+    "StepLR": _SCHEDULE,
+    "MultiStepLR": _SCHEDULE,
+    "LambdaLR": _SCHEDULE,
+    "CosineAnnealingLR": _SCHEDULE,
+    "ReduceLROnPlateau": _SCHEDULE,
+}
+
+
+def __getattr__(name: str) -> Any:
+    return handed_on("optim", name, optim, _INSTEAD)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *names(optim)})
