@@ -273,7 +273,7 @@ def test_too_many_tries() -> None:
 
 def test_an_error_of_the_program_goes_through_and_leaves_nothing_behind() -> None:
     def program() -> None:
-        with plate("data", 2):
+        with plate("data", 1):
             if sample("z", dist.Bernoulli(0.5)).sum() > 0:
                 raise ZeroDivisionError
 

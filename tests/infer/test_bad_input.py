@@ -186,3 +186,18 @@ def test_a_name_that_has_no_answer() -> None:
     answer = infer.marginals(weather())()
     with pytest.raises(KeyError, match="Did you mean 'rain'"):
         answer["rainn"]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_data_without_a_plate_are_refused(size: int) -> None:
+    """Two numbers would meet the two values of the coin along one dimension, and give a wrong answer."""
+
+    def model() -> None:
+        z = sample("z", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+        sample("x", dist.Normal(z, 1.0), obs=torch.zeros(size))
+
+    message = r"Site 'x' varies along dim -1 \(size \d\), which belongs to no plate"
+    with pytest.raises(PlateError, match=message):
+        infer.log_evidence(model)()
+    with pytest.raises(PlateError, match=message):
+        infer.TraceEnum_ELBO().loss(model, lambda: None)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sumout.effects import CondIndepStackFrame, Message, Trace
-from sumout.effects.handlers import BlockMessenger, enum, replay, trace
+from sumout.effects.handlers import BlockMessenger, ReplayMessenger, enum, trace
+from sumout.effects.handlers.named import unused_names_allowed
+from sumout.effects.messenger import level_outside
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import sample_sites, tensor_plates
-from sumout.errors import EnumerationError, ModelError, PlateError
-from sumout.infer.program import Rehearsal, plate_nesting
+from sumout.errors import EnumerationError, ModelError, PlateError, nearest
+from sumout.infer.program import Rehearsal, check_declared, plate_nesting
 from sumout.settings import settings
 
 Program = Callable[..., Any]
@@ -45,7 +47,9 @@ def trace_pair(
         ModelError: under validation, if the two disagree on the shape of a site.
     """
     guide_trace = trace(guide).get_trace(*args, **kwargs)
-    replayed = replay(model, trace=guide_trace)
+    replayer = ReplayMessenger(trace=guide_trace)
+    replayer.reports_unused = False  # _check_match tells more
+    replayed = replayer(model)
     if first_available_dim is not None:
         replayed = enum(replayed, first_available_dim=first_available_dim)
     model_trace = trace(replayed).get_trace(*args, **kwargs)
@@ -59,9 +63,10 @@ def pair_nesting(model: Program, guide: Program, args: Args, kwargs: Kwargs) -> 
 
     No handler outside sees the run, and the random state is put back after it.
     """
-    with kept_rng_state(), BlockMessenger(), Rehearsal():
+    with kept_rng_state(), BlockMessenger(), Rehearsal(), unused_names_allowed():
         guide_trace = trace(guide).get_trace(*args, **kwargs)
-        model_trace = trace(replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        model_trace = trace(ReplayMessenger(trace=guide_trace)(model)).get_trace(*args, **kwargs)
+    check_declared(model_trace)
     return max(plate_nesting(guide_trace), plate_nesting(model_trace))
 
 
@@ -83,29 +88,33 @@ def check_plates(sites: Iterable[Message]) -> None:
 
 
 def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
-    model = {site.name: site for site in sample_sites(model_trace) if not site.is_observed}
-    guide = {site.name: site for site in sample_sites(guide_trace) if not site.is_observed}
+    model = {site.name or "": site for site in sample_sites(model_trace) if not site.is_observed}
+    guide = {site.name or "": site for site in sample_sites(guide_trace) if not site.is_observed}
     for name, site in guide.items():
         if name in model:
             _check_shapes(model[name], site)
-        elif not site.infer.get("is_auxiliary"):
-            warnings.warn(
-                f"Site {name!r} is in the guide but is no latent site of the model. "
-                "Mark it infer={'is_auxiliary': True} if it is meant.",
-                stacklevel=5,
-            )
+    extra = [name for name, site in guide.items() if name not in model and not site.infer.get("is_auxiliary")]
     lacking = [name for name, site in model.items() if name not in guide and site.enum_dim is None]
+    if extra:
+        told = [
+            f"Site {name!r} is in the guide but is no latent site of the model.{nearest(name, lacking)}"
+            for name in extra
+        ]
+        remedy = "Mark it infer={'is_auxiliary': True} if it is meant."
+        warnings.warn(f"{' '.join(told)} {remedy}", stacklevel=level_outside())
     for name in lacking:
         if model[name].infer.get("enumerate") == "sequential":
             raise EnumerationError(
                 f"Site {name!r} of the model is marked for sequential enumeration, which objectives do not do. "
                 "Mark it infer={'enumerate': 'parallel'} and use TraceEnum_ELBO."
             )
+    # A site of the model that the guide has under another name was told above.
+    lacking = [name for name in lacking if not any(nearest(each, [name]) for each in extra)]
     if lacking:
         warnings.warn(
             f"Latent sites of the model that the guide lacks are drawn from the prior: {lacking}. Add them to "
             "the guide, or enumerate the discrete ones (config_enumerate with TraceEnum_ELBO).",
-            stacklevel=5,
+            stacklevel=level_outside(),
         )
 
 

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sumout.distributions.families import innermost
+from torch import Tensor
+
+from sumout.distributions.families import innermost, is_distribution
 from sumout.effects import Message, Messenger
 from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenger
+from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
 from sumout.errors import EnumerationError, PlateError
@@ -36,9 +39,35 @@ def plate_nesting(trace: Trace) -> int:
 
 def guess_plate_nesting(program: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     """``plate_nesting`` of a trial run that no handler outside sees and that leaves the random state alone."""
-    with kept_rng_state(), BlockMessenger(), TraceMessenger() as recorder, Rehearsal():
+    with kept_rng_state(), BlockMessenger(), TraceMessenger() as recorder, Rehearsal(), unused_names_allowed():
         program(*args, **kwargs)
+    check_declared(recorder.trace)
     return plate_nesting(recorder.trace)
+
+
+def check_declared(trace: Trace) -> None:
+    """Checks that sites of a run without enumeration vary along dimensions of plates only.
+
+    Enumerated values would be put along a dimension that nobody declared, and meet what is there already: an
+    error where the sizes differ, and a wrong number where they happen to be equal.
+
+    Raises:
+        PlateError: naming the site and the dimension.
+    """
+    for site in sample_sites(trace):
+        if site.infer.get("_deterministic") or not is_distribution(site.plain_fn):
+            continue
+        declared = tensor_plates(site)
+        shapes = [tuple(site.plain_fn.batch_shape)]
+        if isinstance(site.value, Tensor):
+            shapes.append(tuple(site.value.shape[: site.value.dim() - site.plain_fn.event_dim]))
+        for shape in shapes:
+            for dim in range(-len(shape), 0):
+                if shape[dim] > 1 and dim not in declared:
+                    raise PlateError(
+                        f"Site {site.name!r} varies along dim {dim} (size {shape[dim]}), which belongs to no plate "
+                        "around it. Declare it with a plate, or make it part of the event with .to_event()."
+                    )
 
 
 class Rehearsal(Messenger):

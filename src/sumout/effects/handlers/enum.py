@@ -169,6 +169,11 @@ class EnumMessenger(Messenger):
             self._run.dims = around[-1]._run.dims if around else None
         return super().__enter__()
 
+    @property
+    def first_dim(self) -> int | None:
+        """The first dimension that this run enumerates along, counted from the right; ``None`` if it does not."""
+        return None if self._run.dims is None else self._run.dims.first
+
     def _pyro_sample(self, msg: Message) -> None:
         if not is_distribution(msg.plain_fn):
             return

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from sumout.effects.handlers.enum import EnumMessenger
 from sumout.effects.handlers.escape import Escape, EscapeMessenger
 from sumout.effects.handlers.replay import ReplayMessenger
 from sumout.effects.handlers.trace import TraceMessenger
@@ -134,6 +135,7 @@ def queue(
                     if isinstance(exit, Escape) and exit.by in state.stack:
                         raise  # It leaves a program around this one.
                     exit.reset_stack()
+                    _note_enumerated_dims(exit.site)
                     for longer in extend(run.trace, exit.site, num_samples=number):
                         partial_traces.put(longer)
             raise ModelError(
@@ -144,6 +146,15 @@ def queue(
         return first_complete
 
     return decorate if fn is None else decorate(fn)
+
+
+def _note_enumerated_dims(site: Message) -> None:
+    """Tells of a site along which of its dimensions an ``enum`` outside puts values: it was left before that."""
+    for frame in state.stack:
+        first = frame.first_dim if isinstance(frame, EnumMessenger) else None
+        if first is not None:
+            dims = range(-len(getattr(site.fn, "batch_shape", ())), first + 1)
+            site.enum_dims = {**dict.fromkeys(dims, ""), **(site.enum_dims or {})}
 
 
 def _take(partial_traces: TraceQueue) -> Trace:

@@ -49,7 +49,8 @@ def enum_extend(trace: Trace, msg: Message, num_samples: int | None = None) -> l
     """Copies of a partial trace with one more site, one for each value of the site's distribution.
 
     A site with a batch shape takes every joint assignment of values to its elements: together the copies are all
-    there is, as exact inference needs. There are exponentially many in the number of elements.
+    there is, as exact inference needs. There are exponentially many in the number of elements. Along the values of
+    other sites that are enumerated in parallel its value is the same.
 
     Args:
         trace: a partial trace; it is not changed.
@@ -65,9 +66,13 @@ def enum_extend(trace: Trace, msg: Message, num_samples: int | None = None) -> l
     >>> [extended.nodes["z"].value.tolist() for extended in enum_extend(Trace(), site)]
     [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
     """
-    fn = msg["fn"]
-    support = finite_support(fn, msg["name"], expand=True)
-    return _extend(trace, msg, _assignments(support, fn.batch_shape, fn.event_shape), num_samples)
+    fn, enumerated = msg["fn"], msg.get("enum_dims") or ()
+    support = finite_support(fn, msg["name"], expand=False)
+    rank = len(fn.batch_shape)
+    # Along the values of a site that is enumerated in parallel there is one element, not several.
+    shape = [1 if dim - rank in enumerated else size for dim, size in enumerate(fn.batch_shape)]
+    values = _assignments(support.reshape(len(support), *fn.event_shape), torch.Size(shape))
+    return _extend(trace, msg, (value.expand(fn.batch_shape + fn.event_shape) for value in values), num_samples)
 
 
 def mc_extend(trace: Trace, msg: Message, num_samples: int | None = None) -> list[Trace]:
@@ -106,7 +111,7 @@ def _site(msg: Message, value: Any) -> Message:
     site.done = value is not None
     site.stop = False
     site.continuation = None
-    site.enum_dim = None
+    site.enum_dim = site.enum_dims = None
     return site
 
 
@@ -116,9 +121,7 @@ def _draw(msg: Message) -> Any:
     return site.value
 
 
-def _assignments(support: Tensor, batch_shape: torch.Size, event_shape: torch.Size) -> Iterator[Tensor]:
+def _assignments(support: Tensor, shape: torch.Size) -> Iterator[Tensor]:
     """Every choice of one of the values for each element; the last element changes first."""
-    number, elements = len(support), batch_shape.numel()
-    values, along = support.reshape(number, elements, *event_shape), torch.arange(elements)
-    for choice in product(range(number), repeat=elements):
-        yield values[torch.tensor(choice, dtype=torch.long), along].reshape(batch_shape + event_shape)
+    for choice in product(range(len(support)), repeat=shape.numel()):
+        yield support[torch.tensor(choice, dtype=torch.long)].reshape(shape + support.shape[1:])
