@@ -125,7 +125,7 @@ def test_each_of_pyros_public_names_is_there_or_is_refused_by_name(module: str) 
         (lambda: optim.LBFGS, "torch.optim.LBFGS"),
         (lambda: infer.NUTS, "no samplers"),
     ],
-    ids=str,
+    ids=["smaple", "iarange", "blok", "Normall", "Adma", "LBFGS", "NUTS"],
 )
 def test_a_name_that_is_not_there(ask: Callable[[], Any], told: str) -> None:
     with pyro_backend("sumout"), pytest.raises(NotImplementedError) as refused:

@@ -54,6 +54,28 @@ class _Contents:
             self.transforms[name] = transform_to(constraint)
 
 
+class _Leaf(weakref.ref[Tensor]):
+    """What ``unconstrained()`` of a value gives; it does not keep the leaf alive, which may be replaced.
+
+    A pickled value has a leaf of its own.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Unpickled, (self(),)
+
+
+class _Unpickled:
+    """The leaf of a value that was pickled: nobody else keeps it."""
+
+    def __init__(self, leaf: Tensor) -> None:
+        self.leaf = leaf
+
+    def __call__(self) -> Tensor:
+        return self.leaf
+
+
 class ParamStore:
     """A mapping from names to constrained, differentiable values.
 
@@ -111,7 +133,7 @@ class ParamStore:
         except KeyError:
             raise KeyError(f"There is no parameter {name!r}.{nearest(name, contents.leaves)}") from None
         value: Tensor = contents.transforms[name](leaf)
-        value.unconstrained = weakref.ref(leaf)  # type: ignore[attr-defined]
+        value.unconstrained = _Leaf(leaf)  # type: ignore[attr-defined]
         return value
 
     def __setitem__(self, name: str, value: Tensor) -> None:

@@ -109,6 +109,8 @@ class MarkovMessenger(ReentrantMessenger):
         contexts = self._contexts
         here = contexts.position
         nearly = reach.union(contexts.left.get(here, ()), contexts.left.get(here + 1, ()))
+        if self.keep:
+            nearly.update(*contexts.names[here + 1 :])  # contexts that start from here will see those
         if here > self.history:
             nearly |= contexts.names[here - self.history - 1]
         return nearly

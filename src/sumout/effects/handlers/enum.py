@@ -61,7 +61,13 @@ class _Dims:
         depths, passed = self.depths, self.passed
         for name, depth in scope.items():
             if name in passed and depths[name] - depth <= missing:
-                owners.update(passed[name])
+                for dim, owner in passed[name].items():
+                    if owners.setdefault(dim, owner) != owner and not missing:
+                        raise EnumerationError(
+                            f"Sites {owners[dim]!r} and {owner!r} have both values along dim {dim}, and one site depends "
+                            "on both: markov gave the dim of the one, which was out of reach, to the other. Raise "
+                            "`history`, or leave markov out."
+                        )
         return owners
 
     def _forget_other_elements(self, plates: tuple[CondIndepStackFrame, ...]) -> None:

@@ -11,9 +11,11 @@ from sumout.effects.params import Init, ParamStore
 from sumout.effects.stack import effectful, state
 
 
-@effectful(type="param")
-def _param(name: str, init_tensor: Init | None = None, *, constraint: Any, event_dim: int | None) -> Tensor:
+def _stored(name: str, init_tensor: Init | None = None, *, constraint: Any, event_dim: int | None) -> Tensor:
     return state.params.get_param(name, init_tensor, constraint, event_dim)
+
+
+_param = effectful(_stored, type="param")  # the site's function keeps its own name, by which it is pickled
 
 
 def param(
