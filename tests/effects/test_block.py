@@ -59,6 +59,7 @@ def test_as_a_function_of_a_function() -> None:
     assert set(trace(block(model, hide=["a"])).get_trace()) == {"_INPUT", "b", "x", "p", "_RETURN"}
 
 
+@pytest.mark.filterwarnings("ignore:condition found no sample site")  # that is the point here
 def test_handlers_outside_do_not_act_on_hidden_sites() -> None:
     with (
         condition(data={"a": torch.tensor(3.0), "b": torch.tensor(4.0)}),

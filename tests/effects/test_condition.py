@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import pytest
 import torch
 
 import sumout.distributions as dist
+from forms import forms, in_threads
 from sumout.effects.handlers import condition, enum, trace, uncondition
 from sumout.effects.primitives import sample
+from sumout.errors import ModelError
 
 
 def model() -> Any:
@@ -16,7 +20,7 @@ def model() -> Any:
 
 def test_observes_what_is_given() -> None:
     one = torch.tensor(1.0)
-    recorded = trace(condition(model, data={"z": one, "unknown": one})).get_trace()
+    recorded = trace(condition(model, data={"z": one})).get_trace()
     assert recorded.nodes["z"]["value"] is one
     assert recorded.observation_nodes == ["z", "x"]
 
@@ -76,3 +80,36 @@ def test_what_is_conditioned_outside_of_enum_is_not_enumerated() -> None:
     assert site["is_observed"]
     assert site.enum_dim is None
     assert recorded.nodes["_RETURN"]["value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "form", ["function", "decorator", "context manager", "copy", "copy of a handled program"]
+)
+@pytest.mark.parametrize("handler", [condition, uncondition])
+def test_in_all_forms(handler: Any, form: str) -> None:
+    arguments = {"data": {"z": torch.tensor(1.0)}} if handler is condition else {}
+    handled = forms(handler, model, **arguments)[form]
+    assert trace(handled).get_trace().observation_nodes == (["z", "x"] if handler is condition else [])
+
+
+def test_uncondition_is_a_decorator_without_arguments() -> None:
+    @uncondition
+    def program(loc: float = 0.0) -> Any:
+        """Observes."""
+        return sample("x", dist.Normal(loc, 1.0), obs=torch.tensor(0.5))
+
+    assert program.__doc__ == "Observes."
+    assert list(inspect.signature(program).parameters) == ["loc"]
+    assert program(100.0) > 50
+
+
+def test_data_is_a_dict_or_a_trace() -> None:
+    with pytest.raises(ModelError, match="condition takes values by name of site and was given float"):
+        condition(model, data=1.0)  # type: ignore[arg-type]
+
+
+def test_one_conditioned_program_in_many_threads() -> None:
+    handled = trace(condition(model, data={"z": torch.tensor(2.0)}))
+    assert [value.item() for value in in_threads(*[lambda: handled.get_trace().nodes["z"]["value"]] * 4)] == [
+        2.0
+    ] * 4

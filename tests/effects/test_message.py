@@ -62,6 +62,28 @@ class TestMapping:
         assert (site.value, site["colour"]) == (4, "blue")
         assert Message.of({**site, "value": 5})["value"] == 5
 
+    def test_is_united_with_dictionaries_like_one(self) -> None:
+        site = Message(type="sample", name="z", value=1.0)
+        site["colour"] = "red"
+        updated = site | {"value": 2.0, "size": 3}
+        assert isinstance(updated, Message)
+        assert (updated.value, updated["size"], updated["colour"]) == (2.0, 3, "red")
+        assert site.value == 1.0
+        assert "size" not in site
+        both = site | Message(name="y")
+        assert (both.name, both.type, both["colour"]) == ("y", "", "red")
+        united = {"value": 5.0, "own": 1} | site
+        assert type(united) is dict
+        assert united == {"own": 1, **site}
+        same = site
+        same |= {"value": 4.0}
+        assert same is site
+        assert site.value == 4.0
+        with pytest.raises(TypeError):
+            site | 3  # type: ignore[operator]
+        with pytest.raises(TypeError):
+            3 | site  # type: ignore[operator]
+
     def test_other_attributes_are_refused(self) -> None:
         with pytest.raises(AttributeError):
             Message().colour = "red"  # type: ignore[attr-defined]

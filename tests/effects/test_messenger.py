@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import pytest
+from torch import nn
 
 from sumout.effects import Message, Messenger, apply_stack, block_messengers, effectful
 from sumout.effects.stack import state
@@ -162,6 +164,89 @@ class TestHooks:
             type("Wrong", (Messenger,), {"_pyro_smaple": lambda self, msg: None})
         with pytest.warns(UserWarning, match="_pyro_post_parm.*_pyro_post_param"):
             type("Wrong", (Messenger,), {"_pyro_post_parm": lambda self, msg: None})
+
+    def test_a_misspelt_hook_that_comes_later_warns_too(self) -> None:
+        class Changed(Messenger):
+            pass
+
+        with pytest.warns(UserWarning, match="Changed._pyro_smaple.*_pyro_sample"):
+            Changed.register(lambda msg: None, type="smaple")
+        with pytest.warns(UserWarning, match="Changed._pyro_post_smaple.*_pyro_post_sample"):
+            Changed.register(lambda msg: None, type="smaple", post=True)
+        with pytest.warns(UserWarning, match="Changed._pyro_subsampel.*_pyro_subsample"):
+            Changed._pyro_subsampel = lambda self, msg: None  # type: ignore[attr-defined]
+
+    def test_the_warning_is_told_of_the_users_line(self) -> None:
+        with pytest.warns(UserWarning, match="smaple") as caught:
+            type("Wrong", (Messenger,), {"_pyro_smaple": lambda self, msg: None})
+
+        class Changed(Messenger):
+            pass
+
+        with pytest.warns(UserWarning, match="smaple") as later:
+            Changed.register(lambda msg: None, type="smaple")
+        assert [each.filename for each in (*caught, *later)] == [__file__] * 2
+
+    def test_a_hook_may_be_assigned_and_deleted_later(self) -> None:
+        class Changed(Messenger):
+            pass
+
+        class Child(Changed):
+            pass
+
+        def hook(self: Messenger, msg: Message) -> None:
+            msg.value += type(self).__name__
+
+        Changed._pyro_post_ping = hook  # type: ignore[attr-defined]
+        for kind in (Changed, Child):
+            with kind():
+                assert ping() == "ping" + kind.__name__
+        del Changed._pyro_post_ping  # type: ignore[attr-defined]
+        with Child():
+            assert ping() == "ping"
+
+        seen: list[str] = []
+        Changed._process_message = lambda self, msg: seen.append(msg.type)  # type: ignore[method-assign]
+        with Child():
+            ping()
+        assert seen == ["ping"]
+        del Changed._process_message  # type: ignore[method-assign]
+        with Child():
+            ping()
+        assert seen == ["ping"]
+
+    def test_other_attributes_are_assigned_as_ever(self) -> None:
+        class Changed(Messenger):
+            colour = "red"
+
+        before = Changed._before
+        Changed.colour = "blue"
+        assert Changed._before is before
+
+    def test_an_abstract_handler(self) -> None:
+        class Abstract(Messenger, ABC):
+            @abstractmethod
+            def amount(self) -> str: ...
+
+            def _pyro_post_ping(self, msg: Message) -> None:
+                msg.value += self.amount()
+
+        class Concrete(Abstract):
+            def amount(self) -> str:
+                return "!"
+
+        with pytest.raises(TypeError, match="abstract"):
+            Abstract()  # type: ignore[abstract]
+        with Concrete():
+            assert ping() == "ping!"
+
+    def test_a_handler_that_is_a_module(self) -> None:
+        class Net(Messenger, nn.Module):
+            def _pyro_post_ping(self, msg: Message) -> None:
+                msg.value += "!"
+
+        with Net():
+            assert ping() == "ping!"
 
     def test_hooks_of_ones_own_types_do_not_warn(self) -> None:
         with warnings.catch_warnings():

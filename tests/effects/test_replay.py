@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sumout.distributions as dist
+from forms import forms
 from sumout.effects.handlers import condition, enum, replay, trace
 from sumout.effects.primitives import get_param_store, markov, param, plate, sample
 from sumout.errors import ModelError
@@ -127,3 +128,21 @@ def test_needs_something_to_replay() -> None:
 def test_an_empty_trace_replays_nothing() -> None:
     before = trace(lambda: None).get_trace()
     assert replay(model, trace=before)() is not None
+
+
+@pytest.mark.parametrize(
+    "form", ["function", "decorator", "context manager", "copy", "copy of a handled program"]
+)
+def test_in_all_forms(form: str) -> None:
+    before = trace(model).get_trace()
+    after = trace(forms(replay, model, trace=before)[form]).get_trace()
+    assert torch.equal(after.nodes["b"]["value"], before.nodes["b"]["value"])
+    assert after.log_prob_sum() == before.log_prob_sum()
+
+
+def test_nothing_carried_leaves_the_sites_infer_their_own() -> None:
+    before = trace(model).get_trace()
+    after = trace(replay(model, trace=before)).get_trace()
+    after.nodes["a"]["infer"]["new"] = 1
+    assert before.nodes["a"]["infer"] == {}
+    assert trace(replay(model, trace=before)).get_trace().nodes["a"]["infer"] == {}

@@ -348,6 +348,7 @@ HANDLERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.* found no .* site named")  # not every model has those sites
 @given(models, st.lists(st.sampled_from(sorted(HANDLERS)), max_size=4), st.integers(0, 8))
 def test_handlers_put_everything_back_when_the_program_raises(
     model: Model, names: list[str], after: int

@@ -54,6 +54,10 @@ class _Contents:
             self.transforms[name] = transform_to(constraint)
 
 
+MODULE_DIVIDER = "$$$"
+"""Stands in the name of a module's param between the module's and its own name."""
+
+
 class _Leaf(weakref.ref[Tensor]):
     """What ``unconstrained()`` of a value gives; it does not keep the leaf alive, which may be replaced.
 

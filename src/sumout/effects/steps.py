@@ -56,7 +56,8 @@ class ChainStep(NamedTuple):
 
     ``dim`` is the batch dimension that the steps of a vectorized chain run along, ``None`` for a single step.
     ``scored`` is false where the steps are only there to be looked back at: they are scored one step later.
-    ``independent`` is true where no step depends on others, so that the chain is a plate.
+    ``independent`` is true where no step depends on others, so that the chain is a plate. ``along`` is the
+    dimension that the program gave a vectorized chain, also for its single steps.
     """
 
     chain: str
@@ -65,6 +66,7 @@ class ChainStep(NamedTuple):
     dim: int | None = None
     scored: bool = True
     independent: bool = False
+    along: int | None = None
 
     @property
     def label(self) -> str:
@@ -102,18 +104,23 @@ def family(name: str, step: ChainStep) -> tuple[str, str]:
     return name[: matches[-1].start()], name[matches[-1].end() :]
 
 
-def names_in_loop(site: Message) -> tuple[str, ...]:
-    """What the site is called step by step: in a vectorized chain one name a step, elsewhere its own.
+def names_of_steps(site: Message) -> tuple[str, ...]:
+    """The names of the single steps that a site stands for; its own name for a site that stands for itself.
 
-    >>> names_in_loop(Message(name="x_slice(1, 4, None)", infer={"_chain": ChainStep("time", 1, 4, dim=-1)}))
+    >>> names_of_steps(Message(name="x_slice(1, 4, None)", infer={"_chain": ChainStep("time", 1, 4, dim=-1)}))
     ('x_1', 'x_2', 'x_3')
     """
-    step = unrolled_step(site)
+    step: ChainStep | None = site.infer.get("_chain")
     name = site.name or ""
-    if step is None:
+    if step is None or step.dim is None:
         return (name,)
     before, after = family(name, step)
     return tuple(f"{before}{t}{after}" for t in range(step.start, step.stop))
+
+
+def names_in_loop(site: Message) -> tuple[str, ...]:
+    """The names of the variables that a site stands for: those of its steps, unless these are a plate."""
+    return (site.name or "",) if unrolled_step(site) is None else names_of_steps(site)
 
 
 def without_steps(site: Message) -> Message:
@@ -199,7 +206,12 @@ def assembled(site: Message, given: Mapping[str, Any]) -> tuple[Tensor, tuple[st
             if isinstance(found, Message)
             else (found, None)
         )
-        dim = step.dim if dim is None else dim
+        dim = (step.along if step.dim is None else step.dim) if dim is None else dim
+        if dim is None and stop - start > 1:
+            raise ModelError(
+                f"Site {site.name!r} would take its value from {name!r}, whose dimension of steps is not known. "
+                "Give the chain a dim, or give a value for each step by name."
+            )
         until = min(stop, step.stop)
         if dim is None:
             parts.append(value)

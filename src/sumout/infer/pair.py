@@ -11,6 +11,7 @@ from sumout.effects.handlers import BlockMessenger, ReplayMessenger, enum, trace
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.messenger import level_outside
 from sumout.effects.random_state import kept_rng_state
+from sumout.effects.steps import names_of_steps
 from sumout.effects.trace import sample_sites, tensor_plates
 from sumout.errors import EnumerationError, ModelError, PlateError, nearest
 from sumout.infer.program import Rehearsal, check_declared, plate_nesting
@@ -93,8 +94,19 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
     for name, site in guide.items():
         if name in model:
             _check_shapes(model[name], site)
-    extra = [name for name, site in guide.items() if name not in model and not site.infer.get("is_auxiliary")]
-    lacking = [name for name, site in model.items() if name not in guide and site.enum_dim is None]
+    # The two may take the steps of a chain in different ways: what counts are single steps.
+    of_model = {name for site in model.values() for name in names_of_steps(site)}
+    of_guide = {name for site in guide.values() for name in names_of_steps(site)}
+    extra = [
+        name
+        for name, site in guide.items()
+        if of_model.isdisjoint(names_of_steps(site)) and not site.infer.get("is_auxiliary")
+    ]
+    lacking = [
+        name
+        for name, site in model.items()
+        if site.enum_dim is None and not of_guide.issuperset(names_of_steps(site))
+    ]
     if extra:
         told = [
             f"Site {name!r} is in the guide but is no latent site of the model.{nearest(name, lacking)}"

@@ -94,7 +94,7 @@ class VectorizedMarkov(MarkovMessenger):
             with ExitStack() as entered:
                 for t in range(first, first + min(history, self.size)):
                     entered.enter_context(self)
-                    contexts.step = ChainStep(name, t, t + 1)
+                    contexts.step = ChainStep(name, t, t + 1, along=self.dim)
                     yield t
                 size = self.size - history
                 if size > 0:

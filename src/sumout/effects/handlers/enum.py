@@ -64,9 +64,9 @@ class _Dims:
                 for dim, owner in passed[name].items():
                     if owners.setdefault(dim, owner) != owner and not missing:
                         raise EnumerationError(
-                            f"Sites {owners[dim]!r} and {owner!r} have both values along dim {dim}, and one site depends "
-                            "on both: markov gave the dim of the one, which was out of reach, to the other. Raise "
-                            "`history`, or leave markov out."
+                            f"The values of sites {owners[dim]!r} and {owner!r} run along one dim, {dim}, and one site "
+                            "depends on both: markov gave the dim of what was out of reach away. Raise `history`, "
+                            "or leave markov out."
                         )
         return owners
 

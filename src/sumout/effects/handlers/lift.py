@@ -12,13 +12,11 @@ from sumout.effects.handlers.broadcast import expand_to_plates
 from sumout.effects.handlers.named import NamedMessenger
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
+from sumout.effects.params import MODULE_DIVIDER
 from sumout.errors import ModelError
 
 Self = TypeVar("Self", bound="LiftMessenger")
 Prior = Callable[..., Any]  # a distribution is one too
-
-MODULE_DIVIDER = "$$$"
-"""Stands in the name of a module's param between the module's and its own name."""
 
 
 class _Lifted(threading.local):

@@ -5,20 +5,23 @@ from __future__ import annotations
 from torch import Tensor
 from torch import bool as boolean
 
+from sumout.effects.handlers.fitting import check_fits
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
 from sumout.errors import ModelError
+from sumout.settings import settings
 
 
 class MaskMessenger(Messenger):
     """Counts only the elements of sites where the mask is true; masks of nested handlers are combined.
 
     Args:
-        mask: a boolean, or a boolean tensor that broadcasts with the batch shape of the sites.
+        mask: a boolean, or a boolean tensor that broadcasts to the batch shape of the sites, with the plates
+            that they lie in and the enumerated dimensions.
 
     Raises:
-        ModelError: if it is neither.
+        ModelError: if it is neither; under validation, at a site that it does not fit.
 
     >>> import torch
     >>> from sumout.distributions import Normal
@@ -37,11 +40,16 @@ class MaskMessenger(Messenger):
         elif mask not in (True, False):
             raise ModelError(f"A mask is a bool or a tensor of dtype bool, not {mask!r}.")
         self.mask = mask if isinstance(mask, Tensor) else bool(mask)
+        self._has_shape = isinstance(mask, Tensor) and mask.numel() > 1
 
     def _process_message(self, msg: Message) -> None:
         msg.mask = self.mask if msg.mask is None else msg.mask & self.mask
         if msg.type == "get_mask":
             msg.value = msg.mask
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        if self._has_shape and settings.validation:
+            check_fits("mask", self.mask, msg)
 
 
 mask = wrap(MaskMessenger)

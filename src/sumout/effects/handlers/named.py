@@ -76,7 +76,7 @@ class NamedMessenger(Messenger):
     ...     with RenameMessenger():
     ...         pass
     Traceback (most recent call last):
-    UserWarning: rename found no sample site named 'z'. Correct the name, or leave it out. ...
+    UserWarning: rename found no sample site named 'z'. Correct the name or leave it out. ...
     """
 
     _kind = "sample"
@@ -125,10 +125,11 @@ class NamedMessenger(Messenger):
         known = [name for name in dict.fromkeys(seen) if name is not None]
         told = [f"{name!r}.{nearest(str(name), known)}" for name in unused[:_MOST]]
         more = f" Nor {len(unused) - _MOST} more." if len(unused) > _MOST else ""
+        several = len(unused) > 1
+        hint = "" if "Did you mean" in "".join(told) else " Sites that a block inside hides are not found."
         return (
             f"{form_name(type(self))} found no {self._kind} site named {' Nor '.join(told)}{more} "
-            f"Correct the name{'s' * (len(unused) > 1)}, or leave {'them' if len(unused) > 1 else 'it'} out. "
-            "(Sites that a block hides are not found.)"
+            f"Correct the name{'s' * several} or leave {'them' if several else 'it'} out.{hint}"
         )
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from sumout.effects.handlers.named import NamedMessenger, is_drawn
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
-from sumout.effects.messenger import Messenger
+from sumout.effects.steps import assembled
 from sumout.effects.trace import Trace
 from sumout.errors import ModelError
 
+_OF_THE_RUN = ("_markov", "_chain", "_undrawable")
 
-class ReplayMessenger(Messenger):
+
+class ReplayMessenger(NamedMessenger):
     """Gives sample sites the values they have in a trace, and params the given values.
 
     Sites that are observed, or not in the trace, are left as they are. What the trace's site has in ``infer`` is
     added to a copy of the site's own; of two values for one key the trace's holds. Marks of ``markov``
-    belong to a run and are not carried over.
+    belong to a run and are not carried over. Under validation a run warns of latent sites of the trace, without
+    auxiliary ones and plates, that it does not have, and of params that it does not have.
+
+    In a chain that has a name, values of single steps and of many at once stand for each other: a guide may loop
+    where the model takes many steps at once, or have another history.
 
     Args:
         trace: the earlier run.
@@ -40,12 +47,26 @@ class ReplayMessenger(Messenger):
     def __init__(self, trace: Trace | None = None, params: Mapping[str, Tensor] | None = None) -> None:
         if trace is None and params is None:
             raise ModelError("replay takes values from a trace or from params, e.g. replay(model, trace=t).")
+        super().__init__()
         self.trace = trace
         self.params = params
+        self._kind = "param" if trace is None else "sample" if params is None else "sample or param"
+
+    def _names(self) -> Iterable[str]:
+        return [*(() if self.trace is None else self.trace.nodes), *(self.params or ())]
+
+    def _expected(self, name: str) -> bool:
+        return self.trace is None or name not in self.trace.nodes or is_drawn(self.trace, name)
 
     def _pyro_sample(self, msg: Message) -> None:
+        if saw := self._run.saw:
+            saw(msg.name)
         name = msg.name
-        if self.trace is None or name is None or name not in self.trace.nodes:
+        if self.trace is None or name is None:
+            return
+        if name not in self.trace.nodes:
+            if "_chain" in msg.infer:
+                self._replay_steps(msg, self.trace.nodes)
             return
         before = self.trace.nodes[name]
         # Where the values of the trace were enumerated, sites that follow from them have their dimensions too.
@@ -62,10 +83,30 @@ class ReplayMessenger(Messenger):
         msg.value = before.value
         msg.done = True
         msg.enum_dim = before.enum_dim
-        carried = {key: value for key, value in before.infer.items() if not key.startswith("_markov")}
-        msg.infer = {**msg.infer, **carried}
+        if before.infer:
+            carried = {key: value for key, value in before.infer.items() if not key.startswith(_OF_THE_RUN)}
+            msg.infer = {**msg.infer, **carried}
+
+    def _replay_steps(self, msg: Message, nodes: Mapping[str, Message]) -> None:
+        """Replays a site of a chain whose steps the trace has under other names."""
+        steps = None if msg.is_observed else assembled(msg, nodes)
+        if steps is None:
+            return
+        msg.value, names = steps
+        msg.done = True
+        for name in names:
+            if saw := self._run.saw:
+                saw(name)
+            if nodes[name].is_observed or nodes[name].enum_dim is not None:
+                kind = "observed" if nodes[name].is_observed else "enumerated"
+                raise ModelError(
+                    f"Site {msg.name!r} would take the value of {name!r}, which is {kind} in the replayed trace. "
+                    "Loop over the chain in the same way in both programs."
+                )
 
     def _pyro_param(self, msg: Message) -> None:
+        if saw := self._run.saw:
+            saw(msg.name)
         name = msg.name
         if self.params is None or name is None or name not in self.params:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sumout.effects.handlers.fitting import check_fits
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
@@ -16,10 +17,12 @@ class ScaleMessenger(Messenger):
     """Multiplies the log-probabilities of sites; scales of nested handlers multiply.
 
     Args:
-        scale: a positive number, or a tensor of such that broadcasts with the batch shape of the sites.
+        scale: a positive number, or a tensor of such that broadcasts to the batch shape of the sites, with the
+            plates that they lie in and the enumerated dimensions.
 
     Raises:
-        ModelError: if it is not positive; a tensor is looked at only while ``settings.validation`` is on.
+        ModelError: if it is not positive; at a site that it does not fit. A tensor is looked at only while
+            ``settings.validation`` is on.
 
     >>> import torch
     >>> from sumout.distributions import Normal
@@ -39,9 +42,14 @@ class ScaleMessenger(Messenger):
         if not positive:
             raise ModelError(f"A scale is positive, not {scale!r}. To leave sites out use mask(mask=False).")
         self.scale = scale
+        self._has_shape = isinstance(scale, Tensor) and scale.numel() > 1
 
     def _process_message(self, msg: Message) -> None:
         msg.scale = self.scale * msg.scale
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        if self._has_shape and settings.validation:
+            check_fits("scale", self.scale, msg)
 
 
 scale = wrap(ScaleMessenger)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
+from sumout.effects.handled import Handled
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
@@ -108,23 +108,14 @@ class TraceMessenger(Messenger):
         self._run.trace.record(msg)
 
 
-class TraceHandler(Generic[P, T]):
+class TraceHandler(Handled[P, T]):
     """A function whose runs are recorded; ``get_trace(...)`` runs it and returns the record.
 
     The nodes ``"_INPUT"`` and ``"_RETURN"`` hold the arguments and the result. A ``ValueError`` or
     ``RuntimeError`` raised by the function ends with the table of the shapes seen so far.
     """
 
-    def __init__(self, msngr: TraceMessenger, fn: Callable[P, T]) -> None:
-        self.fn = fn
-        self.msngr = msngr
-        functools.update_wrapper(self, fn, updated=())
-
-    def __get__(self, instance: object, owner: type | None = None) -> TraceHandler[..., T]:
-        """In a class it is a method, like the function that it stands for."""
-        if instance is None or not hasattr(self.fn, "__get__"):
-            return self
-        return TraceHandler(self.msngr, self.fn.__get__(instance, owner))
+    msngr: TraceMessenger
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.msngr:

@@ -8,13 +8,11 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from sumout.effects.params import MODULE_DIVIDER
 from sumout.effects.primitives.param import param
 from sumout.errors import ModelError
 
 M = TypeVar("M", bound=nn.Module)
-
-DIVIDER = "$$$"
-"""Stands between the module's and the parameter's own name in the store."""
 
 
 def module(name: str, nn_module: M, update_module_params: bool = False) -> M:
@@ -42,14 +40,14 @@ def module(name: str, nn_module: M, update_module_params: bool = False) -> M:
         raise ModelError(
             f"module({name!r}, ...) takes an instance of torch.nn.Module and was given {nn_module!r}."
         )
-    if DIVIDER in name:
+    if MODULE_DIVIDER in name:
         raise ModelError(
-            f"The name of module {name!r} contains {DIVIDER!r}, which divides names in the store."
+            f"The name of module {name!r} contains {MODULE_DIVIDER!r}, which divides names in the store."
         )
     others: dict[str, Tensor] = {}
     for key, own in nn_module.named_parameters():
         if own.requires_grad:
-            kept = param(f"{name}{DIVIDER}{key}", own)
+            kept = param(f"{name}{MODULE_DIVIDER}{key}", own)
             if kept is not own:
                 others[key] = kept
         elif nn_module.training:

@@ -85,19 +85,18 @@ def _sample_partly_observed(
     obs_mask: Tensor,
     infer: dict[str, Any] | None,
 ) -> Tensor:
+    try:
+        np.broadcast_shapes(obs_mask.shape, fn.batch_shape)
+    except ValueError as error:
+        raise ModelError(
+            f"Site {name!r} has obs_mask of shape {tuple(obs_mask.shape)}; it must broadcast with the batch "
+            f"shape {tuple(fn.batch_shape)}."
+        ) from error
     with MaskMessenger(mask=obs_mask):
         observed = sample(f"{name}_observed", fn, *args, obs=obs, infer=infer, **kwargs)
     with MaskMessenger(mask=~obs_mask):
         unobserved = sample(f"{name}_unobserved", fn, *args, infer=infer, **kwargs)
-    mask = obs_mask.reshape(obs_mask.shape + (1,) * fn.event_dim)
-    try:
-        value = torch.where(mask, observed, unobserved)
-    except RuntimeError as error:
-        shape = np.broadcast_shapes(observed.shape, unobserved.shape)
-        raise ModelError(
-            f"Site {name!r} has obs_mask of shape {tuple(obs_mask.shape)}; it must broadcast with the batch "
-            f"shape {tuple(shape[: len(shape) - fn.event_dim])}."
-        ) from error
+    value = torch.where(obs_mask.reshape(obs_mask.shape + (1,) * fn.event_dim), observed, unobserved)
     both = Delta(value, event_dim=fn.event_dim).mask(False)
     recorded: Tensor = sample(name, both, obs=value, infer={"_deterministic": True})
     return recorded

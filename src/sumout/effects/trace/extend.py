@@ -1,7 +1,7 @@
 """Partial traces: where a run leaves off, and how it may go on.
 
-``all_escape`` and ``discrete_escape`` tell at which site to leave a program; ``enum_extend`` and ``mc_extend`` give the traces with which to run it again, each with one more site. ``queue`` goes on so until a
-run is complete.
+``all_escape`` and ``discrete_escape`` tell at which site to leave a program; ``enum_extend`` and ``mc_extend`` give
+the traces with which to run it again, each with one more site. ``queue`` goes on so until a run is complete.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def enum_extend(trace: Trace, msg: Message, num_samples: int | None = None) -> l
     # Along the values of a site that is enumerated in parallel there is one element, not several.
     shape = [1 if dim - rank in enumerated else size for dim, size in enumerate(fn.batch_shape)]
     values = _assignments(support.reshape(len(support), *fn.event_shape), torch.Size(shape))
-    return _extend(trace, msg, (value.expand(fn.batch_shape + fn.event_shape) for value in values), num_samples)
+    return _extend(
+        trace, msg, (value.expand(fn.batch_shape + fn.event_shape) for value in values), num_samples
+    )
 
 
 def mc_extend(trace: Trace, msg: Message, num_samples: int | None = None) -> list[Trace]:
