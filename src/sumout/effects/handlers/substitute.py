@@ -109,17 +109,15 @@ class _Unconstrained:
         self.constraint = constraint
 
     def __call__(self) -> Tensor:
-        unconstrained: Tensor = transform_to(self.constraint).inv(self.value)
+        unconstrained: Tensor = transform_to(self.constraint).inv(self.value.detach())
         return unconstrained
 
 
 def _as_param(msg: Message, given: Any) -> Tensor:
     """The value as the store would give it, without a change to the given tensor."""
-    if hasattr(given, "unconstrained"):
-        return given  # type: ignore[no-any-return]
-    init = msg.args[1] if len(msg.args) > 1 else None
-    like = init if isinstance(init, Tensor) else torch.empty(())
     if isinstance(given, numbers.Number):
+        init = msg.args[1] if len(msg.args) > 1 else None
+        like = init if isinstance(init, Tensor) else torch.empty(())
         given = torch.as_tensor(given, dtype=like.dtype, device=like.device)
     if not isinstance(given, Tensor):
         raise ModelError(
@@ -127,13 +125,14 @@ def _as_param(msg: Message, given: Any) -> Tensor:
             "a number. Convert it, e.g. with torch.as_tensor."
         )
     constraint = msg.kwargs.get("constraint", constraints.real)
-    if settings.validation and not bool(constraint.check(given.detach()).all()):
+    checked = settings.validation and constraint is not constraints.real  # in which everything lies
+    if checked and not bool(constraint.check(given.detach()).all()):
         raise ModelError(
             f"The value to substitute for param {msg.name!r} lies outside of its constraint {constraint}: "
             f"{given.detach()}. Give the constrained value, not the unconstrained one."
         )
     value = given.view_as(given)
-    value.unconstrained = _Unconstrained(given.detach(), constraint)  # type: ignore[attr-defined]
+    value.unconstrained = _Unconstrained(given, constraint)  # type: ignore[attr-defined]
     return value
 
 

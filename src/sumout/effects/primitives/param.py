@@ -7,15 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from sumout.distributions import constraints
+from sumout.effects.message import Message
 from sumout.effects.params import Init, ParamStore
-from sumout.effects.stack import effectful, state
+from sumout.effects.stack import apply_stack, state
 
 
 def _stored(name: str, init_tensor: Init | None = None, *, constraint: Any, event_dim: int | None) -> Tensor:
     return state.params.get_param(name, init_tensor, constraint, event_dim)
-
-
-_param = effectful(_stored, type="param")  # the site's function keeps its own name, by which it is pickled
 
 
 def param(
@@ -45,8 +43,18 @@ def param(
     ...     param("rate", torch.tensor(2.0), constraints.positive).item()
     2.0
     """
-    args = (name,) if init_tensor is None else (name, init_tensor)
-    value: Tensor = _param(*args, constraint=constraint, event_dim=event_dim, name=name)
+    args: tuple[Any, ...] = (name,) if init_tensor is None else (name, init_tensor)
+    if not state.stack:
+        return _stored(*args, constraint=constraint, event_dim=event_dim)
+    msg = Message(
+        type="param",
+        name=name,
+        fn=_stored,
+        args=args,
+        kwargs={"constraint": constraint, "event_dim": event_dim},
+    )
+    apply_stack(msg)
+    value: Tensor = msg.value
     return value
 
 
