@@ -124,6 +124,8 @@ def _as_param(msg: Message, given: Any) -> Tensor:
             f"The value to substitute for param {msg.name!r} is of type {type(given).__name__}; it is a tensor or "
             "a number. Convert it, e.g. with torch.as_tensor."
         )
+    if "unconstrained" in vars(given):
+        return given  # from a store
     constraint = msg.kwargs.get("constraint", constraints.real)
     checked = settings.validation and constraint is not constraints.real  # in which everything lies
     if checked and not bool(constraint.check(given.detach()).all()):
