@@ -29,6 +29,7 @@ def sumout_library() -> Library:
 
 def pyro_library() -> Library:
     import pyro
+    import pyro.infer.reparam  # which pyro.infer does not import by itself
     from pyro import distributions, infer, poutine
 
     return Library("pyro", pyro, distributions, poutine, infer)

@@ -5,6 +5,7 @@ Reading order: ``enumerate`` and ``program`` (a run with its discrete sites summ
 ``trace_elbo``, ``traceenum_elbo`` and ``svi``.
 """
 
+from sumout.infer import reparam
 from sumout.infer.elbo import ELBO
 from sumout.infer.enumerate import config_enumerate
 from sumout.infer.queries import log_evidence, map_assignment, marginals
@@ -24,4 +25,5 @@ __all__ = [
     "log_evidence",
     "map_assignment",
     "marginals",
+    "reparam",
 ]
