@@ -39,7 +39,13 @@ def plate_nesting(trace: Trace) -> int:
 
 def guess_plate_nesting(program: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     """``plate_nesting`` of a trial run that no handler outside sees and that leaves the random state alone."""
-    with kept_rng_state(), BlockMessenger(), TraceMessenger() as recorder, Rehearsal(), unused_names_allowed():
+    with (
+        kept_rng_state(),
+        BlockMessenger(),
+        TraceMessenger() as recorder,
+        Rehearsal(),
+        unused_names_allowed(),
+    ):
         program(*args, **kwargs)
     check_declared(recorder.trace)
     return plate_nesting(recorder.trace)
