@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.messenger import Messenger
@@ -11,6 +12,15 @@ from sumout.effects.random_state import RandomState, get_rng_state, set_rng_seed
 from sumout.errors import ModelError
 
 Self = TypeVar("Self", bound="SeedMessenger")
+
+
+class _Former(threading.local):
+    """The random state that this thread's run began with."""
+
+    state: RandomState | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Former, ()  # a copy is not entered
 
 
 class SeedMessenger(Messenger):
@@ -32,11 +42,11 @@ class SeedMessenger(Messenger):
         if not isinstance(rng_seed, int) or isinstance(rng_seed, bool):
             raise ModelError(f"A seed is an integer, not {rng_seed!r}.")
         self.rng_seed = rng_seed
-        self._former: RandomState | None = None
+        self._former = _Former()
 
     def __enter__(self: Self) -> Self:
         super().__enter__()
-        self._former = get_rng_state()
+        self._former.state = get_rng_state()
         set_rng_seed(self.rng_seed)
         return self
 
@@ -46,9 +56,9 @@ class SeedMessenger(Messenger):
         try:
             return super().__exit__(exc_type, exc, trace)
         finally:
-            if self._former is not None:
-                set_rng_state(self._former)
-                self._former = None
+            if self._former.state is not None:
+                set_rng_state(self._former.state)
+                self._former.state = None
 
 
 seed = wrap(SeedMessenger)
