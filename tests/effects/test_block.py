@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -81,7 +82,6 @@ def test_hides() -> None:
     ("arguments", "problem"),
     [
         ({"hide_fn": bool, "expose_fn": bool}, "hide_fn or expose_fn"),
-        ({"hide_all": True, "expose_all": True}, "hide_all and expose_all"),
         ({"hide": ["a", "b"], "expose": ["a"]}, r"same name: \['a'\]"),
         ({"hide_types": ["param"], "expose_types": ["param"]}, r"same type: \['param'\]"),
     ],
@@ -89,3 +89,14 @@ def test_hides() -> None:
 def test_contradictions(arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(ModelError, match=problem):
         block(**arguments)
+
+
+def test_expose_all_speaks_louder_than_the_default() -> None:
+    assert not BlockMessenger(expose_all=True).hides(Message(type="sample", name="a"))
+    assert inspect.signature(block).parameters["hide_all"].default is True
+
+
+def test_a_function_decides_alone() -> None:
+    blocker = BlockMessenger(hide_fn=lambda site: site["name"] == "a", hide=["b"], expose=["b"])
+    assert blocker.hides(Message(type="sample", name="a"))
+    assert not blocker.hides(Message(type="sample", name="b"))

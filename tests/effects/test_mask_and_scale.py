@@ -8,7 +8,7 @@ import torch
 
 import sumout.distributions as dist
 from forms import forms
-from sumout.effects.handlers import IndepMessenger, enum, mask, scale, trace
+from sumout.effects.handlers import IndepMessenger, block, enum, mask, replay, scale, trace
 from sumout.effects.primitives import deterministic, plate, sample
 from sumout.effects.stack import state
 from sumout.errors import ModelError
@@ -244,3 +244,22 @@ def test_what_has_no_density_has_no_mask_to_fit() -> None:
 def test_without_validation_nothing_is_looked_at(kind: str) -> None:
     with settings.override(validation=False):
         weights(kind, 4)(model)()
+
+
+def test_a_mask_of_enumerated_values_that_the_site_is_not_told_of() -> None:
+    """Of a replayed trace, and inside a block: nobody tells the site whose the dimension is."""
+
+    def model() -> None:
+        a = sample("a", dist.Categorical(torch.tensor([0.3, 0.7])), infer={"enumerate": "parallel"})
+        with mask(mask=a == 1):
+            sample("c", dist.Normal(0.0, 1.0), obs=torch.tensor(0.3))
+
+    enumerated = trace(enum(model, first_available_dim=-1)).get_trace()
+    replayed = trace(replay(model, trace=enumerated)).get_trace()
+    score = dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.3))
+    torch.testing.assert_close(replayed.nodes["c"]["log_prob"], torch.stack([torch.tensor(0.0), score]))
+    with block(hide=["c"]), trace() as inside:
+        enum(block(model, hide=["c"]), first_available_dim=-1)()
+    assert "c" not in inside.trace
+    with pytest.raises(ModelError, match="does not fit site 'c'"):
+        mask(lambda: sample("c", dist.Normal(0.0, 1.0)), mask=torch.tensor([True, False]))()

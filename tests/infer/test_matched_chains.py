@@ -174,3 +174,76 @@ def test_the_marginals_of_a_chain_with_observed_steps() -> None:
     torch.testing.assert_close(at_once.log_evidence, one_by_one.log_evidence, rtol=1e-12, atol=1e-12)
     for name in one_by_one:
         torch.testing.assert_close(at_once[name].probs, one_by_one[name].probs, rtol=1e-10, atol=1e-12)
+
+
+# --------------------------------------------------------------------------- handlers that choose by name
+
+
+def coins(loop: Any) -> None:
+    """A chain of states and what is seen of them."""
+    move = torch.tensor([[0.8, 0.2], [0.3, 0.7]], dtype=torch.float64)
+    x: Any = torch.tensor(0)
+    for t in loop():
+        x = sample(f"x_{t}", dist.Categorical(move[x]))
+        sample(f"y_{t}", dist.Normal(x.double(), 1.0), obs=DATA[t])
+
+
+ALL_X = {f"x_{t}": torch.tensor(t % 2) for t in range(LENGTH)}
+
+
+def in_both(handled: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The evidence of the loop and of the chain at once."""
+    one_by_one, at_once = (infer.log_evidence(handled)(LOOPS[loop]) for loop in ("loop", "history 1"))
+    return one_by_one, at_once
+
+
+def test_an_intervention_on_all_steps() -> None:
+    expected, found = in_both(poutine.do(coins, data=ALL_X))
+    by_hand = dist.Normal(torch.arange(LENGTH).remainder(2).double(), 1.0).log_prob(DATA).sum()
+    torch.testing.assert_close(expected, by_hand, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, by_hand, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["x_0", "x_3"])
+def test_an_intervention_on_some_steps_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="for some only"):
+        infer.log_evidence(poutine.do(coins, data={name: torch.tensor(1)}))(LOOPS["history 1"])
+
+
+def test_a_block_around_all_steps() -> None:
+    hidden = [f"y_{t}" for t in range(LENGTH)]
+    expected, found = in_both(poutine.block(coins, hide=hidden))
+    torch.testing.assert_close(expected, torch.zeros((), dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    shown = [f"x_{t}" for t in range(LENGTH)]
+    torch.testing.assert_close(*in_both(poutine.block(coins, expose=shown)), rtol=0, atol=1e-12)
+
+
+def test_a_block_around_some_steps_is_refused() -> None:
+    with pytest.raises(ModelError, match="some are named and some are not: 'y_1' is"):
+        infer.log_evidence(poutine.block(coins, hide=["y_1"]))(LOOPS["history 1"])
+
+
+def test_equal_steps_are_refused() -> None:
+    with pytest.raises(ModelError, match="equalize names some"):
+        infer.log_evidence(poutine.equalize(coins, sites=["x_3", "x_4"]))(LOOPS["history 1"])
+
+
+def test_steps_reparameterized_by_name() -> None:
+    """A walk at given noises is the same in both loops, if the noise of every step is given."""
+    config = {f"x_{t}": infer.reparam.LocScaleReparam(0.0) for t in range(LENGTH)}
+    shared = dict.fromkeys(config, infer.reparam.LocScaleReparam(0.0))
+    noises = {f"x_{t}_decentered": LOCS[t] for t in range(LENGTH)}
+
+    def observed(loop: Any) -> None:
+        for t in loop():
+            x = sample(f"x_{t}", dist.Normal(torch.ones(()).double(), 2.0))
+            sample(f"y_{t}", dist.Normal(x, 0.5), obs=DATA[t])
+
+    handled = poutine.condition(poutine.reparam(observed, config=shared), data=noises)
+    expected, found = (
+        poutine.trace(handled).get_trace(LOOPS[loop]).log_prob_sum() for loop in ("loop", "history 1")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ModelError, match="reparameterizers of their own"):
+        poutine.reparam(observed, config=config)(LOOPS["history 1"])

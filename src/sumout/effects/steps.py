@@ -7,7 +7,7 @@ A site in step 3 of a loop is called ``x_3``. One that stands for the steps 1, .
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -121,6 +121,31 @@ def names_of_steps(site: Message) -> tuple[str, ...]:
 def names_in_loop(site: Message) -> tuple[str, ...]:
     """The names of the variables that a site stands for: those of its steps, unless these are a plate."""
     return (site.name or "",) if unrolled_step(site) is None else names_of_steps(site)
+
+
+def is_named(site: Message, names: Collection[str]) -> bool:
+    """Whether names chosen by a user have a site's, or those of all the steps of a chain that it stands for.
+
+    Raises:
+        ModelError: if they have those of some of its steps only.
+
+    >>> site = Message(name="x_slice(1, 4, None)", infer={"_chain": ChainStep("time", 1, 4, dim=-1)})
+    >>> is_named(site, {"x_1", "x_2", "x_3"}), is_named(site, {"y_1"})
+    (True, False)
+    """
+    if site.name in names:
+        return True
+    if not names or "_chain" not in site.infer:
+        return False
+    steps = names_of_steps(site)
+    found = [name for name in steps if name in names]
+    if found and len(found) < len(steps):
+        raise ModelError(
+            f"Site {site.name!r} stands for {len(steps)} steps of chain {site.infer['_chain'].chain!r}, of which "
+            f"some are named and some are not: {found[0]!r} is. Name all steps or none, or loop step by step: "
+            "markov without dim."
+        )
+    return bool(found)
 
 
 def without_steps(site: Message) -> Message:

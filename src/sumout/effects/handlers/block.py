@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
+from sumout.effects.steps import is_named
 from sumout.errors import ModelError
 
 Predicate = Callable[[Message], object]
@@ -52,7 +53,7 @@ class BlockMessenger(Messenger):
         self,
         hide_fn: Predicate | None = None,
         expose_fn: Predicate | None = None,
-        hide_all: bool | None = None,
+        hide_all: bool = True,
         expose_all: bool = False,
         hide: Collection[str] | None = None,
         expose: Collection[str] | None = None,
@@ -61,17 +62,16 @@ class BlockMessenger(Messenger):
     ) -> None:
         if hide_fn is not None and expose_fn is not None:
             raise ModelError("block takes hide_fn or expose_fn, not both.")
-        if hide_all and expose_all:
-            raise ModelError("block cannot hide_all and expose_all.")
-        for what, hidden, shown in (("name", hide, expose), ("type", hide_types, expose_types)):
-            both = sorted(set(hidden or ()) & set(shown or ()))
-            if both:
-                raise ModelError(f"block cannot hide and expose the same {what}: {both}.")
+        if hide_fn is None and expose_fn is None:
+            for what, hidden, shown in (("name", hide, expose), ("type", hide_types, expose_types)):
+                both = sorted(set(hidden or ()) & set(shown or ()))
+                if both:
+                    raise ModelError(f"block cannot hide and expose the same {what}: {both}.")
         self._hide_fn = hide_fn
         self._expose_fn = expose_fn
         self._hide, self._expose = frozenset(hide or ()), frozenset(expose or ())
         self._hide_types, self._expose_types = frozenset(hide_types or ()), frozenset(expose_types or ())
-        self._hide_others = not expose_all if hide_all is None else hide_all
+        self._hide_others = hide_all and not expose_all
         # Each of the four says what becomes of the sites it does not speak of; the last one given holds.
         for given, others_are_hidden in (
             (hide, False),
@@ -89,9 +89,9 @@ class BlockMessenger(Messenger):
         if self._expose_fn is not None:
             return not self._expose_fn(msg)
         kind = "observe" if msg.type == "sample" and msg.is_observed else msg.type
-        if msg.name in self._hide or kind in self._hide_types:
+        if is_named(msg, self._hide) or kind in self._hide_types:
             return True
-        return self._hide_others and msg.name not in self._expose and kind not in self._expose_types
+        return self._hide_others and kind not in self._expose_types and not is_named(msg, self._expose)
 
     def _process_message(self, msg: Message) -> None:
         if self.hides(msg):

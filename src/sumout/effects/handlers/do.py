@@ -14,6 +14,7 @@ from sumout.effects.handlers.named import NamedMessenger, check_data
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import level_outside
+from sumout.effects.steps import assembled
 from sumout.effects.trace import Trace
 from sumout.errors import ModelError
 from sumout.settings import settings
@@ -72,9 +73,14 @@ class DoMessenger(NamedMessenger):
         if saw := self._run.saw:
             saw(msg.name)
         name = msg.name
-        if name is None or name not in self.data:
+        if name is None:
             return
-        value = self.data[name]
+        if name in self.data:
+            value = self.data[name]
+        elif "_chain" in msg.infer:
+            value = self._of_steps(msg)
+        else:
+            return
         if value is None:
             return
         _check_value(name, value)
@@ -88,6 +94,18 @@ class DoMessenger(NamedMessenger):
                 )
             return
         msg.continuation = _Intervention(value, msg.continuation)
+
+    def _of_steps(self, msg: Message) -> Tensor | None:
+        """The value of a site that stands for several steps of a chain, from those of the steps."""
+        given = {name: torch.as_tensor(value) for name, value in self.data.items() if value is not None}
+        steps = assembled(msg, given)
+        if steps is None:
+            return None
+        value, names = steps
+        if saw := self._run.saw:
+            for name in names:
+                saw(name)
+        return value
 
 
 class _Intervention:

@@ -13,6 +13,7 @@ from sumout.effects.handlers.broadcast import expand_to_plates
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
+from sumout.effects.steps import names_of_steps
 from sumout.effects.trace import site_is_subsample
 from sumout.errors import ModelError
 
@@ -79,7 +80,16 @@ class EqualizeMessenger(Messenger):
         name = msg.name
         if msg.type != self.type or name is None or site_is_subsample(msg):
             return False
-        return any(pattern.fullmatch(name) for pattern in self._patterns)
+        if any(pattern.fullmatch(name) for pattern in self._patterns):
+            return True
+        if "_chain" in msg.infer:
+            steps = names_of_steps(msg)
+            if any(pattern.fullmatch(step) for pattern in self._patterns for step in steps):
+                raise ModelError(
+                    f"Site {name!r} stands for several steps of a chain, and equalize names some of them. Loop step by "
+                    "step: markov without dim."
+                )
+        return False
 
     def _process_message(self, msg: Message) -> None:
         value = self._run.value

@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from sumout.effects.handlers.enum import EnumMessenger
+from sumout.effects.handlers.replay import ReplayMessenger
 from sumout.effects.message import Message
+from sumout.effects.stack import state
 from sumout.effects.trace import tensor_plates
 from sumout.errors import ModelError
 
@@ -43,7 +46,20 @@ def check_fits(what: str, weights: Any, msg: Message) -> None:
         plate = plates.get(dim)
         if own == 1 and (dim in (msg.enum_dims or ()) or (plate is not None and plate.size in (size, -1))):
             continue
+        if own == 1 and plate is None and msg.enum_dims is None and _may_be_enumerated(dim):
+            continue
         raise ModelError(_explain(what, shape, msg, dim))
+
+
+def _may_be_enumerated(dim: int) -> bool:
+    """Whether values may run along a dimension without the site's knowing: of a replayed trace, or outside a block."""
+    for frame in state.stack:
+        if isinstance(frame, EnumMessenger) and frame.first_dim is not None and dim <= frame.first_dim:
+            return True
+        replayed = frame.trace if isinstance(frame, ReplayMessenger) else None
+        if replayed is not None and any(dim in (site.enum_dims or ()) for site in replayed.nodes.values()):
+            return True
+    return False
 
 
 def _scored_shape(msg: Message) -> Sequence[int]:

@@ -27,6 +27,7 @@ from sumout.effects.handlers.reparameterizer import (
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import level_outside
+from sumout.effects.steps import is_named, names_of_steps
 from sumout.effects.trace import site_is_subsample
 from sumout.errors import ModelError
 
@@ -134,11 +135,27 @@ class ReparamMessenger(NamedMessenger):
         if by_name is not None:
             if saw := self._run.saw:
                 saw(msg.name)
-            return None if msg.name is None else by_name.get(msg.name)
+            return None if msg.name is None else self._named(msg, by_name)
         if msg.infer.get("_deterministic") or site_is_subsample(msg):
             return None
         chosen = self._choose(msg)
         check_reparameterizer(msg.name, chosen)
+        return chosen
+
+    def _named(self, msg: Message, by_name: Mapping[str, Any]) -> Any:
+        name = msg.name or ""
+        if name in by_name or not is_named(msg, by_name.keys()):
+            return by_name.get(name)
+        steps = names_of_steps(msg)
+        if saw := self._run.saw:
+            for step in steps:
+                saw(step)
+        chosen = by_name[steps[0]]
+        if any(by_name[step] is not chosen for step in steps):
+            raise ModelError(
+                f"Site {name!r} stands for several steps of a chain, which have reparameterizers of their own. "
+                "Give all steps the same one, or loop step by step: markov without dim."
+            )
         return chosen
 
     def _pyro_sample(self, msg: Message) -> None:
