@@ -9,6 +9,7 @@ import torch
 
 import sumout.distributions as dist
 from sumout import condition, infer, plate, sample
+from sumout.effects.handlers import replay, trace
 from sumout.errors import EnumerationError
 
 X = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
@@ -68,3 +69,29 @@ def test_the_marginal_of_a_single_name() -> None:
     found = infer.marginals(coin, "z")(0)
     assert list(found) == ["z"]
     assert found["z"].probs.item() == pytest.approx(0.3 * 0.8 / (0.3 * 0.8 + 0.7 * 0.2), rel=1e-12)
+
+
+def test_a_replayed_value_is_neither_summed_out_nor_observed() -> None:
+    """The error says so, and the remedy gives the joint density of value and data."""
+    values = trace(coin).get_trace(0)
+    with pytest.raises(EnumerationError, match="'z' is latent and has a value that a handler gave it.*condition"):
+        infer.log_evidence(replay(coin, trace=values))(0)
+    observed = infer.log_evidence(condition(coin, data={"z": values.nodes["z"]["value"]}))(0)
+    assert observed.item() == pytest.approx(float(values.log_prob_sum()), rel=1e-12)
+
+
+def test_a_site_that_is_left_out_of_enumeration() -> None:
+    def program() -> None:
+        sample("z", dist.Bernoulli(0.3), infer={"enumerate": None})
+
+    with pytest.raises(EnumerationError, match=r"'z' is latent and marked infer=\{'enumerate': None\}"):
+        infer.log_evidence(program)()
+
+
+def test_joint_values_of_an_event_are_not_enumerated() -> None:
+    def program() -> None:
+        sample("z", dist.Bernoulli(torch.tensor([0.3, 0.4])).to_event(1))
+
+    for given in (program, replay(program, trace=trace(program).get_trace())):
+        with pytest.raises(EnumerationError, match=r"'z' is latent with Bernoulli in an event of shape \(2,\)"):
+            infer.log_evidence(given)()

@@ -2,35 +2,130 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sumout.errors import ParseError
-from sumout.io import Network, parse_bif, parse_evidence, parse_uai
+from sumout.io import (
+    Network,
+    network_of,
+    parse_bif,
+    parse_dsl,
+    parse_evidence,
+    parse_evidence_csv,
+    parse_evidence_samples,
+    parse_hugin,
+    parse_network,
+    parse_query,
+    parse_uai,
+    parse_xdsl,
+    parse_xmlbif,
+    read_bif,
+)
+from sumout.io.write import format_uai, format_xmlbif
 
 DATA = Path(__file__).parents[1] / "data"
 BIF = (DATA / "networks" / "asia.bif").read_text()
 LONG_BIF = (DATA / "networks" / "insurance.bif").read_text()
+ASIA = network_of(read_bif(DATA / "networks" / "asia.bif"))
 UAI = """BAYES 3 2 3 2  3  1 0  2 0 1  3 0 1 2
 2 0.25 0.75  6 0.5 0.25 0.25 0.2 0.3 0.5
 12 0.5 0.5 1 0 0.1 0.9  0.25 0.75 0 1 0.125 0.875
 """
+MARKOV = "MARKOV\n3\n2 3 2\n3\n1 0\n2 0 1\n2 1 2\n\n2\n1 2\n\n6\n1 0 3 4 5 6\n\n6\n1 2 3 4e5 5 0.6\n"
+
+
+def nested(values: object) -> str:
+    return f"({' '.join(map(nested, values))})" if isinstance(values, list) else repr(values)
+
+
+def as_hugin(network: Network) -> str:
+    """The network in Hugin's format."""
+    lines = ["net\n{\n  node_size = (80 40);\n}"]
+    lines += [f"node {name}\n{{\n  states = ({' '.join(each)});\n}}" for name, each in network.states.items()]
+    for (*parents, child), entries in network.tables.values():
+        lines.append(
+            f"potential ({child} | {' '.join(parents)})\n{{\n  data = {nested(entries.tolist())};\n}}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def as_dsl(network: Network) -> str:
+    """The network in GeNIe's older format."""
+    lines = ["net x\n{"]
+    for (*parents, child), entries in network.tables.values():
+        states = ", ".join(network.states[child])
+        listed = ", ".join(map(repr, entries.ravel().tolist()))
+        lines.append(
+            f"  node {child}\n  {{\n    TYPE = CPT;\n    PARENTS = ({', '.join(parents)});\n    DEFINITION = {{\n"
+            f"      NAMESTATES = ({states});\n      PROBABILITIES = ({listed});\n    }};\n  }};"
+        )
+    return "\n".join([*lines, "};"]) + "\n"
+
+
+def as_xdsl(network: Network) -> str:
+    """The network in GeNIe's format."""
+    lines = ['<?xml version="1.0"?>\n<smile version="1.0">\n<nodes>']
+    for (*parents, child), entries in network.tables.values():
+        lines.append(f'<cpt id="{child}">')
+        lines += [f'<state id="{state}"/>' for state in network.states[child]]
+        lines += [f"<parents>{' '.join(parents)}</parents>"] if parents else []
+        lines.append(
+            f"<probabilities>{' '.join(map(repr, entries.ravel().tolist()))}</probabilities>\n</cpt>"
+        )
+    return "\n".join([*lines, "</nodes>\n</smile>"]) + "\n"
+
+
+Parser = Callable[[str, str], Network]
+FORMATS: dict[str, tuple[Parser, str]] = {
+    "bif": (parse_bif, BIF),
+    "uai": (parse_uai, UAI),
+    "markov": (parse_uai, MARKOV),
+    "asia.uai": (parse_uai, format_uai(ASIA)),
+    "xmlbif": (parse_xmlbif, format_xmlbif(ASIA)),
+    "hugin": (parse_hugin, as_hugin(ASIA)),
+    "dsl": (parse_dsl, as_dsl(ASIA)),
+    "xdsl": (parse_xdsl, as_xdsl(ASIA)),
+}
+# Those in which every piece of a file lacks something: of UAI's last number, digits can be cut off.
+CLOSED = [name for name in FORMATS if name not in ("uai", "markov", "asia.uai")]
 PIECES = [
-    *"{}()[]|;,\"'/*\\-.e09 \n\t_",
-    "//",
-    "/*",
-    "*/",
-    "property",
-    "variable",
-    "table",
-    "default",
-    "1e999",
-    "nan",
+    *"{}()[]|;,\"'/*\\-.e09 \n\t_<>&=%#",
+    *[
+        "//",
+        "/*",
+        "*/",
+        "property",
+        "variable",
+        "table",
+        "default",
+        "node",
+        "net",
+        "potential",
+        "<!--",
+        "-->",
+    ],
+    *[
+        "1e999",
+        "1e-999",
+        "nan",
+        "-1",
+        "999999999999",
+        "99999999999999999999999",
+        "1" * 5000,
+        "-0.0",
+        "0x1",
+        "1_0",
+    ],
+    *["<![CDATA[", "]]>", "<!ENTITY x 'y'>", "&x;", "<b>", "\x00", "\ud800", "\u0661"],
 ]
 
 
@@ -48,12 +143,39 @@ def check(network: Network) -> None:
         assert sorted(scope[-1] for scope, _ in network.tables.values()) == sorted(network.states)
 
 
-def test_every_truncation_of_a_bif_file_is_an_error() -> None:
-    check(parse_bif("whole", BIF))
-    for kept in range(len(BIF.rstrip())):
+def outcome(parse: Callable[[str, str], Any], text: str) -> Any:
+    """What is read, or the ParseError, which names a line and what was expected there."""
+    try:
+        return parse("damaged", text)
+    except ParseError as caught:
+        error = caught
+    assert 1 <= error.line <= text.replace("\r", "\n").count("\n") + 1
+    assert error.problem.startswith("expected ")
+    return error
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_whole_files_are_read(name: str) -> None:
+    parse, text = FORMATS[name]
+    network = parse("whole", text)
+    check(network)
+    assert parse_network("whole", text).states == network.states
+    if text not in (UAI, MARKOV):
+        numbers = {each: str(place) for place, each in enumerate(ASIA.states)}
+        for scope, entries in ASIA.tables.values():
+            same = [scope, tuple(numbers[each] for each in scope)]
+            (found,) = [table for of_table, table in network.tables.values() if of_table in same]
+            np.testing.assert_allclose(found, entries, rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_every_truncation_is_an_error(name: str) -> None:
+    parse, text = FORMATS[name]
+    for kept in range(len(text.rstrip().rstrip(";"))):
         with pytest.raises(ParseError) as caught:
-            parse_bif("cut.bif", BIF[:kept])
-        assert 1 <= caught.value.line <= BIF.count("\n") + 1
+            parse("cut", text[:kept])
+        assert 1 <= caught.value.line <= text.count("\n") + 1
+        assert caught.value.problem.startswith("expected ")
 
 
 @given(kept=st.integers(0, len(LONG_BIF.rstrip()) - 1))
@@ -63,54 +185,87 @@ def test_truncations_of_a_long_bif_file_are_errors(kept: int) -> None:
 
 
 def mutations(text: str) -> st.SearchStrategy[str]:
-    """The text with one to three places replaced, deleted, doubled or inserted."""
+    """The text with one to three places replaced, deleted, doubled, or inserted, or two of its lines swapped."""
     place = st.tuples(
         st.integers(0, len(text)),
         st.integers(0, 12),
         st.one_of(st.sampled_from(PIECES), st.text(max_size=3), st.just(None)),
     )
+    lines = text.split("\n")
+    swap = st.tuples(st.integers(0, len(lines) - 1), st.integers(0, len(lines) - 1), st.just("swap"))
 
-    def change(places: list[tuple[int, int, str | None]]) -> str:
+    def change(changes: list[tuple[int, int, str | None]]) -> str:
         changed = text
-        for start, length, piece in places:
+        for start, length, piece in changes:
+            if piece == "swap":
+                swapped = changed.split("\n")
+                if max(start, length) < len(swapped):
+                    swapped[start], swapped[length] = swapped[length], swapped[start]
+                changed = "\n".join(swapped)
+                continue
             doubled = changed[start : start + length] * 2
             changed = changed[:start] + (doubled if piece is None else piece) + changed[start + length :]
         return changed
 
-    return st.lists(place, min_size=1, max_size=3).map(change)
+    return st.lists(place | swap, min_size=1, max_size=3).map(change)
 
 
-@given(text=mutations(BIF))
-@example(text=BIF.replace("yes", "property"))
-def test_mutations_of_a_bif_file(text: str) -> None:
-    try:
-        network = parse_bif("damaged.bif", text)
-    except ParseError:
-        return
-    check(network)
+def tokens_changed(text: str) -> st.SearchStrategy[str]:
+    """The text with one word or number in it replaced by another of its own, or by a piece."""
+    words = [match.span() for match in re.finditer(r"[\w.]+", text)]
+
+    def change(place: tuple[int, int], piece: str) -> str:
+        return text[: place[0]] + piece + text[place[1] :]
+
+    pieces = st.sampled_from(sorted({text[start:stop] for start, stop in words})) | st.sampled_from(PIECES)
+    return st.builds(change, st.sampled_from(words), pieces)
 
 
-@given(text=mutations(UAI))
-@example(text=UAI.replace("BAYES 3", "BAYES 9999999999999999"))
-@example(text=UAI.replace("BAYES 3 2", "MARKOV 3 9999999999999999"))
-@example(text=UAI.replace("3  1 0", "9999999999999999  1 0"))
-def test_mutations_of_a_uai_file(text: str) -> None:
-    try:
-        network = parse_uai("damaged.uai", text)
-    except ParseError:
-        return
-    check(network)
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_damaged_networks(name: str, data: st.DataObject) -> None:
+    parse, text = FORMATS[name]
+    found = outcome(parse, data.draw(mutations(text) | tokens_changed(text)))
+    if isinstance(found, Network):
+        check(found)
 
 
-@given(text=st.one_of(st.text(), *map(mutations, ["3 1 0 2 1 0 1", "a=x\nb=y\n", '{"a": "x", "b": 1}'])))
-def test_mutations_of_evidence(text: str) -> None:
-    try:
-        evidence = parse_evidence("damaged", text)
-    except ParseError:
-        return
-    for name, state in evidence.items():
-        assert isinstance(name, str)
-        assert isinstance(state, (str, int))
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bif", BIF.replace("yes", "property")),
+        ("uai", UAI.replace("BAYES 3", "BAYES 9999999999999999")),
+        ("uai", UAI.replace("BAYES 3 2", "MARKOV 3 9999999999999999")),
+        ("uai", UAI.replace("3  1 0", "9999999999999999  1 0")),
+        ("uai", "MARKOV 2 1000000 1000000 1 2 0 1 1000000000000 1 2 3"),
+        ("uai", "MARKOV 30 " + "2000 " * 30 + "1 30 " + " ".join(map(str, range(30))) + " 99 1 2 3"),
+        ("uai", f"MARKOV 3000 {'9000 ' * 3000} 0"),
+        ("hugin", "node a { states = (x y); } potential (a) { data = " + "(" * 200_000 + "; }"),
+        ("hugin", "node a { states = (x y); } potential (a) { data = (0.5 0.5" + ")" * 200_000 + "; }"),
+        ("dsl", "net x { a = " + "{ b = " * 200_000),
+        ("xmlbif", "<BIF>" + "<NETWORK>" * 200_000),
+    ],
+)
+def test_what_asks_for_much_is_refused_soon(name: str, text: str) -> None:
+    start = time.process_time()
+    with pytest.raises(ParseError, match="expected "):
+        FORMATS[name][0]("huge", text)
+    assert time.process_time() - start < 5
+
+
+EVIDENCE = ["3 1 0 2 1 0 1", "2\n1 0 1\n2 0 0 1 1\n", "a=x\nb=y\n", '{"a": "x", "b": 1}', "a,b\nx,\n,y\n"]
+
+
+@given(text=st.one_of(st.text(), *map(mutations, EVIDENCE)))
+def test_damaged_evidence(text: str) -> None:
+    for parse in (parse_evidence, parse_evidence_samples, parse_evidence_csv, parse_query):
+        found = outcome(parse, text)
+        if isinstance(found, ParseError):
+            continue
+        for row in [found] if isinstance(found, dict) else found:
+            for name, state in row.items() if isinstance(row, dict) else [(row, 0)]:
+                assert isinstance(name, str)
+                assert isinstance(state, (str, int))
 
 
 @pytest.mark.parametrize(

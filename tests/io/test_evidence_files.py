@@ -48,10 +48,15 @@ def test_evidence_is_read(text: str, evidence: dict[str, str | int], tmp_path: P
     ("text", "line", "words"),
     [
         ("2 5 0", 1, "expected 2 pairs of a variable and a state, found 1"),
-        ("\n2\n5 0 7\n", 2, "expected 2 pairs of a variable and a state, or one sample, found 3 numbers"),
+        ("\n2\n5 0 7\n", 2, "expected 2 pairs of a variable and a state, or 2 samples, found 3 numbers"),
         ("1\n2 5 0", 2, "expected 2 pairs of a variable and a state, found 1"),
-        ("2\n1 5 0\n1 5 1\n", 1, "expected 2 pairs of a variable and a state, found 3"),
-        ("1 5 -1", 1, "expected the state of variable 5 (a whole number, 0 or more), found '-1'"),
+        ("2\n1 5 0\n1 5 1\n", 3, "expected one sample, found 2: read them with read_evidence_samples"),
+        ("4\n1 5 0\n1 5 1\n", 1, "expected 4 pairs of a variable and a state, found 3"),
+        (
+            "1 5 -1",
+            1,
+            "expected an observed variable, state or count (a whole number, 0 or more), found '-1'",
+        ),
         ("1 5 0.5", 1, "found '0.5'"),
         ("2 5 0\n5 1", 2, "expected one state of '5', found 0 and 1"),
         ("a=x\nb", 2, "expected NAME=STATE, found 'b'"),

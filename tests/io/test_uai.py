@@ -147,7 +147,7 @@ def test_a_row_that_is_off_is_named(mistake: tuple[str, str, int, str]) -> None:
         (
             "MARKOV\n1\n99999999\n0\n",
             3,
-            "at most 1000000 states of a variable without a function, found '99999999'",
+            "at most 10000 states of variables without a function, found '99999999'",
         ),
     ],
 )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
+from sumout.cli.options import EVIDENCE
 from sumout.errors import EvidenceError, GraphError, ParseError, SumoutError
 
 BAD_INPUT = 2
 NO_ANSWER = 1
-_EVIDENCE = ("--evidence", "-e")
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class OneLineErrors(click.Group):
@@ -77,31 +76,13 @@ def spread(args: Sequence[str]) -> list[str]:
         elif arg == "--":
             return [*result, *args[place:]]
         elif arg.startswith("-"):
-            opened, following = arg in _EVIDENCE, arg.startswith("--evidence=")
+            opened, following = arg in EVIDENCE, arg.startswith("--evidence=")
         elif following and "=" in arg:
-            result.append(_EVIDENCE[0])
+            result.append(EVIDENCE[0])
         else:
             following = False
         result.append(arg)
     return result
-
-
-def evidence_options(function: _Function) -> _Function:
-    """Adds the two options that give evidence."""
-    from_file = click.option(
-        "--evidence-file",
-        type=click.Path(exists=True, dir_okay=False, readable=True),
-        help="Evidence in a file: UAI evidence, JSON, or a NAME=STATE line per node.",
-    )
-    given = click.option(
-        *_EVIDENCE,
-        "evidence",
-        multiple=True,
-        metavar="NAME=STATE ...",
-        help="An observed node; the state as label, or as position from 0. "
-        "Repeat it, or give several: A=x B=y, or A=x,B=y.",
-    )
-    return given(from_file(function))
 
 
 def print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:

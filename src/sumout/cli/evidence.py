@@ -1,44 +1,78 @@
-"""From what was typed to the index of a state of a node."""
+"""From what was typed, and from files, to the positions of observed states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from sumout.errors import EvidenceError, nearest
-from sumout.io import read_evidence
+from sumout.errors import EvidenceError
+from sumout.factors import FactorGraph, resolve_evidence
+from sumout.io import EvidenceRows, parse_evidence, parse_evidence_samples, read_evidence_csv
+from sumout.io.evidence import State, is_uai
+from sumout.io.source import read_text
 
-States = Mapping[str, Sequence[str]]
+
+@dataclass(frozen=True)
+class Observed:
+    """What was observed.
+
+    Attributes:
+        rows: node -> position of its state, for each observation.
+        many: whether they came as a table, so that the answers are one, even if it has one row.
+    """
+
+    rows: tuple[dict[str, int], ...]
+    many: bool
 
 
-def gather(states: States, items: Sequence[str], file: str | None) -> dict[str, int]:
-    """All evidence of one command, as node -> position of its state.
+def gather(graph: FactorGraph, items: Sequence[str], file: str | None, csv_file: str | None) -> Observed:
+    """All evidence of one command.
 
     Args:
-        states: the network's nodes and their state labels.
+        graph: the network.
         items: ``NAME=STATE``, each possibly several with commas between them.
-        file: an evidence file.
+        file: an evidence file; one in UAI's format may have many samples.
+        csv_file: a file with a row for each observation. What the items and the file say holds in every row.
 
     Raises:
         EvidenceError: an item is malformed, a node or state is unknown, or a node has two states.
-        ParseError: the file is malformed.
+        ParseError: a file is malformed.
 
-    >>> gather({"rain": ("no", "yes"), "level": ("3", "4")}, ["rain=yes,level=3"], None)
-    {'rain': 1, 'level': 0}
+    >>> graph = FactorGraph.from_tables({"rain": (["rain"], [0.8, 0.2])}, states={"rain": ["no", "yes"]})
+    >>> gather(graph, ["rain=yes"], None, None)
+    Observed(rows=({'rain': 1},), many=False)
     """
-    evidence: dict[str, int] = {}
+    always: dict[str, int] = {}
+    tables: list[EvidenceRows] = []
     if file is not None:
-        for name, state in read_evidence(file).items():
-            evidence[name] = position(states, name, state)
+        text = read_text(file)
+        if is_uai(text):
+            samples = parse_evidence_samples(file, text)
+            if len(samples) == 1:
+                _add(graph, always, samples.indices(graph)[0], f"{file}: ")
+            else:
+                tables.append(samples)
+        else:
+            for name, state in parse_evidence(file, text).items():
+                _add(graph, always, _index(graph, name, state))
     for item in items:
-        for name, state in pairs(states, item):
-            index = position(states, name, state)
-            if evidence.setdefault(name, index) != index:
-                both = f"{states[name][evidence[name]]!r} and {states[name][index]!r}"
-                raise EvidenceError(f"The evidence gives {name!r} two states, {both}: give one.")
-    return evidence
+        for name, state in pairs(graph.states, item):
+            _add(graph, always, _index(graph, name, state))
+    if csv_file is not None:
+        if tables:
+            raise EvidenceError(f"{file} has {len(tables[0])} samples and {csv_file} rows: give one of them.")
+        tables.append(read_evidence_csv(csv_file))
+    if not tables:
+        return Observed((always,), many=False)
+    rows = []
+    for found, line in zip(tables[0].indices(graph), tables[0].lines, strict=True):
+        row = dict(always)
+        _add(graph, row, found, f"{tables[0].path}:{line}: ")
+        rows.append(row)
+    return Observed(tuple(rows), many=True)
 
 
-def pairs(states: States, item: str) -> Iterator[tuple[str, str]]:
+def pairs(states: Mapping[str, Sequence[str]], item: str) -> Iterator[tuple[str, str]]:
     """The names and states in one item.
 
     Names and labels may themselves hold ``=`` and ``,``: the first split that gives a known name is taken.
@@ -57,20 +91,12 @@ def pairs(states: States, item: str) -> Iterator[tuple[str, str]]:
         yield name.strip(), state.strip()
 
 
-def position(states: States, name: str, state: str | int) -> int:
-    """The position of a node's state, given by its label or else by its position."""
-    labels = states.get(name)
-    if labels is None:
-        raise EvidenceError(f"The evidence names {name!r}, which is no node.{nearest(name, states)}")
-    if isinstance(state, str):
-        if state in labels:
-            return labels.index(state)
-        if not (state.isascii() and state.isdecimal() and len(state) < 10):
-            shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-            raise EvidenceError(
-                f"The node {name!r} has no state {state!r}. It has {shown}.{nearest(state, labels)}"
-            )
-        state = int(state)
-    if not 0 <= state < len(labels):
-        raise EvidenceError(f"The node {name!r} has no state number {state}: its {len(labels)} count from 0.")
-    return state
+def _index(graph: FactorGraph, name: str, state: State) -> dict[str, int]:
+    return {each: int(index) for each, index in resolve_evidence(graph, {name: state}).items()}
+
+
+def _add(graph: FactorGraph, evidence: dict[str, int], found: Mapping[str, int], where: str = "") -> None:
+    for name, index in found.items():
+        if evidence.setdefault(name, index) != index:
+            both = " and ".join(repr(graph.states[name][each]) for each in (evidence[name], index))
+            raise EvidenceError(f"{where}The evidence gives {name!r} two states, {both}: give one.")

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
 from rich.text import Text
 
 from sumout.cli import numbers, show
-from sumout.cli.network import Question, ask
-from sumout.plan import EliminationPlan, make_plan
+from sumout.cli.network import Question
+from sumout.cli.solving import planned
+from sumout.plan import EliminationPlan
 from sumout.settings import settings
 from sumout.text import memory
 
 
-def run(path: str, evidence: Sequence[str], evidence_file: str | None, as_json: bool) -> None:
-    """Plans a query without running it, and prints the plan's cost."""
-    question = ask(path, evidence, evidence_file)
-    graph = question.graph.condition(question.evidence)
-    plan = make_plan(graph.structure, tuple(graph.variables))
+def run(question: Question, as_json: bool) -> None:
+    """Plans a query of all marginals without running it, and prints the plan's cost."""
+    hidden = tuple(name for name in question.network.states if name not in question.evidence)
+    _, plan = planned(question, question.evidence, hidden)
     found = measured(question, plan)
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))

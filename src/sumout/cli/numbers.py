@@ -14,6 +14,15 @@ def logarithm(value: float) -> str:
     return f"{value:.6f}" if round(value, 6) else "0.000000"
 
 
+def both_logarithms(value: float) -> str:
+    """A natural logarithm, and the base-10 one.
+
+    >>> both_logarithms(-2.302585092994046)
+    '-2.302585 (natural), -1.000000 (log10)'
+    """
+    return f"{logarithm(value)} (natural), {logarithm(value / math.log(10))} (log10)"
+
+
 def from_log10(value: float) -> str:
     """The number with this base-10 logarithm, however small or large.
 

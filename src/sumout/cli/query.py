@@ -1,68 +1,153 @@
-"""``sumout query``: asks the library, and prints the answer as a table or as JSON."""
+"""``sumout query``: asks the library, and prints the answer in one of four formats."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import StringIO
 from typing import Any
 
 import click
+from rich.console import RenderableType
+from rich.text import Text
 
-from sumout.cli import show
-from sumout.cli.network import Question, ask
+from sumout.cli import info, numbers, show
+from sumout.cli.network import Planning, Question
+from sumout.cli.solving import planned
+from sumout.cli.tasks import TASKS
+from sumout.cli.tasks.task import Found, Task, common
 from sumout.errors import ImpossibleEvidenceError
-from sumout.infer import log_evidence, map_assignment, marginals
 
 
-def run(path: str, evidence: Sequence[str], evidence_file: str | None, task: str, as_json: bool) -> None:
-    """Answers one query and prints the answer."""
-    question = ask(path, evidence, evidence_file)
-    answer = {"pr": _pr, "mar": _mar, "map": _map}[task](question)
-    if as_json:
-        click.echo(json.dumps(answer, allow_nan=False))
+def run(question: Question, name: str, form: str | None, plan_only: bool) -> None:
+    """Answers a question and prints the answer.
+
+    Args:
+        question: the network, the evidence and what is asked.
+        name: the task, a key of ``TASKS``.
+        form: ``table``, ``json``, ``csv`` or ``uai``; by default a table, or CSV for rows of evidence.
+        plan_only: print the plan instead.
+    """
+    task = TASKS[name].load()
+    _check(question, name, task, form, plan_only)
+    if plan_only:
+        _print_plan(question, task, form)
+    elif question.observed.many:
+        _print_rows(question, task, form or "csv", _answers(question, name, task))
     else:
-        show.answer(question, answer)
+        _print_one(question, task, form or "table", task.answer(question, question.evidence))
 
 
-def _common(task: str, question: Question, log_z: float) -> dict[str, Any]:
-    possible = log_z > -math.inf
-    return {
-        "task": task,
-        "possible": possible,
-        "log_evidence": log_z if possible else None,
-        "log10_evidence": log_z / math.log(10) if possible else None,
-        "evidence": question.observed,
-    }
+def _check(question: Question, name: str, task: Task, form: str | None, plan_only: bool) -> None:
+    """Refuses options that do not go together, before anything is computed."""
+    planning = plan_only or question.planning != Planning()
+    if question.named and task.query == "none":
+        problem = f"--query has no meaning here: the answer of --task {name} is about all nodes."
+    elif not question.named and task.query == "needed":
+        problem = f"--task {name} needs --query: the nodes to be assigned."
+    elif question.named and form == "uai" and task.query == "possible":
+        problem = "--query has no meaning here: an answer in UAI's format is about all nodes."
+    elif form == "uai" and task.uai is None:
+        problem = f"The competition's format has no answer of --task {name}."
+    elif planning and not task.takes_planning:
+        problem = f"--plan, --optimizer and --time-limit have no effect on --task {name}."
+    elif plan_only and form not in (None, "table", "json"):
+        problem = f"A plan is printed as text or as JSON, not as {form}."
+    elif question.observed.many and not plan_only and form == "table":
+        problem = "A table shows one answer: give --format csv, json or uai for rows of evidence."
+    else:
+        return
+    raise click.UsageError(problem)
 
 
-def _pr(question: Question) -> dict[str, Any]:
-    log_z = log_evidence(question.graph)(evidence=question.evidence)
-    return _common("pr", question, log_z.item())
+def _answers(question: Question, name: str, task: Task) -> Iterator[Found]:
+    """The answer for each row of evidence; one of probability zero has nothing but that."""
+    for evidence in question.observed.rows:
+        try:
+            yield task.answer(question, evidence)
+        except ImpossibleEvidenceError:
+            yield common(name, question, evidence, -math.inf)
 
 
-def _mar(question: Question) -> dict[str, Any]:
-    posterior = marginals(question.graph)(evidence=question.evidence)
-    nodes: dict[str, dict[str, float]] = {}
-    for name, states in question.network.states.items():
-        if name in question.evidence:
-            probabilities = [float(place == question.evidence[name]) for place in range(len(states))]
-        else:
-            probabilities = posterior[name].probs.tolist()
-        nodes[name] = dict(zip(states, probabilities, strict=True))
-    return _common("mar", question, posterior.log_evidence.item()) | {"marginals": nodes}
+def _print_plan(question: Question, task: Task, form: str | None) -> None:
+    _, plan = planned(question, question.evidence, task.read_out(question))
+    if form == "json":
+        click.echo(json.dumps(info.measured(question, plan), allow_nan=False))
+    else:
+        click.echo(str(plan))
 
 
-def _map(question: Question) -> dict[str, Any]:
-    best = map_assignment(question.graph)(evidence=question.evidence)
-    log_prob = best.log_prob.item()
-    if log_prob == -math.inf:
-        raise ImpossibleEvidenceError(
-            "The evidence has probability zero: no assignment is the most probable."
+def _print_one(question: Question, task: Task, form: str, found: Found) -> None:
+    if form == "json":
+        click.echo(json.dumps(found, allow_nan=False))
+    elif form == "csv":
+        _print_csv(task.records(found))
+    elif form == "uai":
+        _print_uai(question, task, [found])
+    else:
+        nodes, observed = len(question.network.states), len(question.evidence)
+        parts: list[RenderableType] = [
+            Text(f"{question.title}: {nodes} nodes, {observed} observed", style="bold"),
+            show.facts([*_totals(question, found), *task.totals(found)]),
+            *task.table(question, found),
+        ]
+        show.display(*parts)
+
+
+def _print_rows(question: Question, task: Task, form: str, answers: Iterable[Found]) -> None:
+    if form == "json":  # one array, an answer a line, each printed as soon as it is there
+        click.echo("[", nl=False)
+        for number, found in enumerate(answers):
+            click.echo(("," if number else "") + "\n" + json.dumps(found, allow_nan=False), nl=False)
+        click.echo("\n]")
+    elif form == "csv":
+        lines = (line for found in answers for line in task.rows(question, found))
+        _print_csv(lines, task.rows(question, _NOTHING)[0])
+    elif form == "uai":
+        _print_uai(question, task, list(answers))
+    else:
+        raise click.UsageError(
+            "A table shows one answer: give --format csv, json or uai for rows of evidence."
         )
-    chosen = {
-        name: states[question.evidence[name] if name in question.evidence else int(best[name])]
-        for name, states in question.network.states.items()
-    }
-    log_z = best.log_evidence.item()
-    return _common("map", question, log_z) | {"log_prob": log_prob, "assignment": chosen}
+
+
+_NOTHING: Found = {"possible": False}
+
+
+def _print_csv(rows: Iterable[Mapping[str, Any]], header: Iterable[str] = ()) -> None:
+    """Lines of CSV; the header is that of the first row, or is given where there may be none."""
+    names = list(header)
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if names:
+        writer.writerow(names)
+    for row in rows:
+        if not names:
+            names = list(row)
+            writer.writerow(names)
+        writer.writerow(["" if value is None else value for value in row.values()])
+        click.echo(text.getvalue(), nl=False)
+        text.seek(0)
+        text.truncate()
+    click.echo(text.getvalue(), nl=False)
+
+
+def _print_uai(question: Question, task: Task, found: Sequence[Found]) -> None:
+    assert task.uai is not None  # it was checked
+    impossible = [number for number, each in enumerate(found, 1) if not each["possible"]]
+    if impossible and found[0]["task"] != "pr":
+        raise ImpossibleEvidenceError(
+            f"The evidence of row {impossible[0]} has probability zero, for which UAI's format has no answer."
+        )
+    click.echo(task.uai(question, found), nl=False)
+
+
+def _totals(question: Question, found: Found) -> Iterable[tuple[str, str]]:
+    natural = found["log_evidence"] if found["possible"] else -math.inf
+    base10 = found["log10_evidence"] if found["possible"] else -math.inf
+    # A Markov network's tables need not sum to anything: its evidence has no probability, only a weight.
+    probability, weight = ("P(evidence)", "log evidence") if question.network.directed else ("Z", "log Z")
+    yield weight, numbers.both_logarithms(natural)
+    yield probability, numbers.from_log10(base10)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
-from typing import Any
 
 import click
 from rich.console import Console, RenderableType
@@ -14,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from sumout.cli import numbers
-from sumout.cli.network import Question
 
 _BAR = 24  # characters of a bar for probability one
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -42,46 +39,15 @@ def facts(rows: Iterable[tuple[str, str]]) -> Text:
     return Text("\n").join(lines)
 
 
-def answer(question: Question, found: Mapping[str, Any]) -> None:
-    """Prints the answer of a query."""
-    nodes, observed = len(question.network.states), len(question.evidence)
-    parts: list[RenderableType] = [
-        Text(f"{question.title}: {nodes} nodes, {observed} observed", style="bold")
-    ]
-    if found["task"] == "pr" and found["evidence"]:
-        parts.append(facts(("observed", f"{name} = {state}") for name, state in found["evidence"].items()))
-    parts.append(facts(_totals(question, found)))
-    if found["task"] == "mar":
-        parts.append(_marginals(found))
-    elif found["task"] == "map":
-        parts.append(_assignment(found))
-    display(*parts)
-
-
-def _totals(question: Question, found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    natural = found["log_evidence"] if found["possible"] else -math.inf
-    base10 = found["log10_evidence"] if found["possible"] else -math.inf
-    # A Markov network's tables need not sum to anything: its evidence has no probability, only a weight.
-    probability, weight = ("P(evidence)", "log evidence") if question.network.directed else ("Z", "log Z")
-    yield weight, f"{numbers.logarithm(natural)} (natural), {numbers.logarithm(base10)} (log10)"
-    yield probability, numbers.from_log10(base10)
-    if found["task"] == "map":
-        joint = found["log_prob"]
-        yield (
-            "log joint",
-            f"{numbers.logarithm(joint)} (natural), {numbers.logarithm(joint / math.log(10))} (log10)",
-        )
-        yield "P(assignment | evidence)", numbers.from_log10((joint - natural) / math.log(10))
-
-
-def _marginals(found: Mapping[str, Any]) -> Table:
+def marginals(nodes: Mapping[str, Mapping[str, float]], evidence: Mapping[str, str]) -> Table:
+    """Probabilities of states, with bars."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("node", "state"):
         table.add_column(heading, overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for name, states in found["marginals"].items():
-        observed = found["evidence"].get(name)
+    for name, states in nodes.items():
+        observed = evidence.get(name)
         for place, (state, probability) in enumerate(states.items()):
             first = Text(name, style="bold" if observed is None else "bold cyan") if place == 0 else Text("")
             mark = (
@@ -107,11 +73,22 @@ def _encodable() -> bool:
     return True
 
 
-def _assignment(found: Mapping[str, Any]) -> Table:
+def assignment(chosen: Mapping[str, str], evidence: Mapping[str, str]) -> Table:
+    """A state for each node."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("node", "state", ""):
         table.add_column(heading, overflow="fold")
-    for name, state in found["assignment"].items():
-        mark = "observed" if name in found["evidence"] else ""
+    for name, state in chosen.items():
+        mark = "observed" if name in evidence else ""
         table.add_row(Text(name, style="bold"), Text(state), Text(mark, style="cyan"))
+    return table
+
+
+def columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Rows of states, a column for each node."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table

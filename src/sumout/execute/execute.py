@@ -11,9 +11,14 @@ import torch
 from torch import Tensor
 
 from sumout.execute import sweep
-from sumout.execute.assign import Choice, best_assignment
+from sumout.execute.algebra import Maximum
+from sumout.execute.assign import best_assignment
+from sumout.execute.log_sweep import log_sum
+from sumout.execute.sample import Samples, draw
+from sumout.execute.walk import Choice
 from sumout.factors import FactorGraph
 from sumout.plan import EliminationPlan
+from sumout.plan.structure import Readout
 
 
 class Semiring(NamedTuple):
@@ -31,7 +36,10 @@ MAX_SUM = Semiring("max", "add")
 
 
 class Marginal(NamedTuple):
-    """Probabilities with one dimension for each of ``plates``, then the variable's states."""
+    """Numbers with one dimension for each of ``plates`` (a batch counts as such), then one for each variable's states.
+
+    Probabilities, or with ``MAX_SUM`` the logarithms of what is possible with these states at best.
+    """
 
     probs: Tensor
     plates: tuple[str, ...]
@@ -41,8 +49,8 @@ class Marginal(NamedTuple):
 class Result:
     """What running a plan gave.
 
-    ``value`` is the logarithm of the sum (or the maximum) of the product of all factors, a scalar that is
-    differentiable by the factors' tables.
+    ``value`` is the logarithm of the sum (or the maximum) of the product of all factors, differentiable by the
+    factors' tables: a scalar, or of the shape of the structure's batch.
     """
 
     plan: EliminationPlan
@@ -50,23 +58,36 @@ class Result:
     semiring: Semiring
     value: Tensor
     beliefs: tuple[Tensor, ...] = ()
-    """For a plan with readouts, the derivative of ``value`` by each factor's log-table, probes included."""
+    """If asked for: for each factor, probes included, the derivative of ``value`` by its log-table; for ``MAX_SUM``,
+    the maximum with each of its entries."""
     tape: sweep.Tape | None = None
 
-    def marginal(self, name: str) -> Marginal:
-        """The posterior marginal of a variable that the plan was made to read out."""
-        index = dict(self.plan.readouts)[name]
-        factors = (*self.plan.structure.factors, *self.plan.probes)
-        inputs = factors[index].inputs
-        plates = tuple(sorted(dict(self.plan.structure.variables)[name]))
+    def marginal(self, wanted: Readout) -> Marginal:
+        """The marginal of a variable, or the joint one of several, that the plan was made to read out."""
+        index = self._readouts[wanted]
+        names = (wanted,) if isinstance(wanted, str) else wanted
+        own, structure = len(self.plan.structure.factors), self.plan.structure
+        inputs = (structure.factors[index] if index < own else self.plan.probes[index - own]).inputs
+        home = frozenset().union(*(self._ordinals[name] for name in names))
+        plates = (*structure.batch, *sorted(home))
         belief = self.beliefs[index]
-        others = tuple(i for i, each in enumerate(inputs) if each != name and each not in plates)
+        others = tuple(i for i, each in enumerate(inputs) if each not in names and each not in plates)
         if others:
-            belief = belief.sum(others)
+            belief = belief.amax(others) if self.semiring == MAX_SUM else belief.sum(others)
         left = [each for i, each in enumerate(inputs) if i not in others]
-        belief = belief.permute([left.index(each) for each in (*plates, name)])
+        belief = belief.permute([left.index(each) for each in (*plates, *names)])
+        if self.semiring == MAX_SUM:
+            return Marginal(belief, plates)
         # The belief of a local variable is weighted by the scale of a subsampled plate, so it is normalised.
-        return Marginal(belief / belief.sum(-1, keepdim=True), plates)
+        return Marginal(belief / belief.sum(tuple(range(len(plates), belief.ndim)), keepdim=True), plates)
+
+    @cached_property
+    def _readouts(self) -> dict[Readout, int]:
+        return dict(self.plan.readouts)
+
+    @cached_property
+    def _ordinals(self) -> dict[str, frozenset[str]]:
+        return dict(self.plan.structure.variables)
 
     @cached_property
     def assignment(self) -> dict[str, Choice]:
@@ -81,18 +102,19 @@ class _LogSumProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: EliminationPlan, *tables: Tensor) -> Tensor:
-        tape = sweep.forward(plan, tables, keep=True)
-        ctx.plan, ctx.tape, ctx.factors = plan, tape, len(tables)
+        tape, algebra = log_sum(plan, tables, "adjoint")
+        ctx.plan, ctx.tape, ctx.algebra, ctx.factors = plan, tape, algebra, len(tables)
         ctx.save_for_backward(*tables)
         return tape.value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        tape = ctx.tape
+        tape, algebra = ctx.tape, ctx.algebra
         if torch.is_grad_enabled():
             # create_graph: the sweeps themselves are taped, to be differentiated again.
-            tape = sweep.forward(ctx.plan, ctx.saved_tensors, keep=True)
-        return (None, *sweep.backward(ctx.plan, tape, grads[0], ctx.factors))
+            tape, algebra = log_sum(ctx.plan, ctx.saved_tensors, "adjoint")
+        seeds = sweep.seeds(ctx.plan, grads[0])
+        return (None, *sweep.backward(ctx.plan, tape, algebra, seeds, ctx.factors))
 
 
 class _Beliefs(torch.autograd.Function):
@@ -129,17 +151,21 @@ class _Beliefs(torch.autograd.Function):
 
 
 def _sweep_both_ways(plan: EliminationPlan, tables: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    tape = sweep.forward(plan, tables, keep=True)
-    return tape.value, *sweep.backward(plan, tape, torch.ones_like(tape.value), len(tables))
+    tape, algebra = log_sum(plan, tables, "adjoint")
+    seeds = sweep.seeds(plan, torch.ones_like(tape.value))
+    return tape.value, *sweep.backward(plan, tape, algebra, seeds, len(tables))
 
 
-def execute(plan: EliminationPlan, graph: FactorGraph, semiring: Semiring = LOG_SUM_EXP) -> Result:
+def execute(
+    plan: EliminationPlan, graph: FactorGraph, semiring: Semiring = LOG_SUM_EXP, *, beliefs: bool = False
+) -> Result:
     """Runs a plan on a graph's tables.
 
     Args:
         plan: from ``make_plan(graph.structure, ...)``; for marginals, made with their names.
         graph: the factors; all of one dtype and device, on which the work is done.
         semiring: ``LOG_SUM_EXP`` or ``MAX_SUM``.
+        beliefs: whether those of all factors are wanted, though the plan was made without names.
 
     Raises:
         ValueError: if the plan was made for another structure.
@@ -151,6 +177,53 @@ def execute(plan: EliminationPlan, graph: FactorGraph, semiring: Semiring = LOG_
     >>> execute(make_plan(graph.structure, ("coin",)), graph).marginal("coin").probs
     tensor([0.2500, 0.7500])
     """
+    tables = _tables(plan, graph)
+    if not tables:
+        return Result(plan, graph, semiring, torch.zeros(()))
+    beliefs = beliefs or bool(plan.readouts)
+    if semiring == MAX_SUM:
+        algebra = Maximum()
+        tape = sweep.forward(plan, tables, algebra, "results" if beliefs else "operands")
+        best: list[Tensor] = []
+        if beliefs:
+            if plan.structure.batch:
+                raise ValueError(
+                    "Max-marginals of a batch are not made: ask for one of its elements at a time."
+                )
+            seeds = [tape.value] * len(plan.schedule.weights)
+            best = sweep.backward(plan, tape, algebra, seeds, len(tables))
+        return Result(plan, graph, semiring, tape.value, tuple(best), tape)
+    wants_grad = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
+    if beliefs:
+        value, *found = _Beliefs.apply(plan, *tables) if wants_grad else _sweep_both_ways(plan, tables)  # type: ignore[no-untyped-call]
+        return Result(plan, graph, semiring, value, tuple(found))
+    value = _LogSumProduct.apply(plan, *tables) if wants_grad else log_sum(plan, tables)[0].value  # type: ignore[no-untyped-call]
+    return Result(plan, graph, semiring, value)
+
+
+def sample(
+    plan: EliminationPlan, graph: FactorGraph, count: int, generator: torch.Generator | None = None
+) -> Samples:
+    """Draws assignments of all variables in proportion to their products of factors.
+
+    Args:
+        plan: from ``make_plan(graph.structure)``.
+        graph: the factors.
+        count: how many samples.
+        generator: where random numbers come from; torch's own if ``None``.
+
+    Raises:
+        ValueError: if the plan was made for another structure.
+    """
+    with torch.no_grad():
+        tables = _tables(plan, graph)
+        if not tables:
+            return Samples(torch.zeros(()), {}, torch.zeros(count))
+        return draw(plan, log_sum(plan, tables, "operands")[0], count, generator)
+
+
+def _tables(plan: EliminationPlan, graph: FactorGraph) -> list[Tensor]:
+    """The log-tables of a plan's factors, its probes included."""
     if plan.structure != graph.structure:
         raise ValueError(
             "The plan was made for another structure. Make one with make_plan(graph.structure, ...)."
@@ -158,15 +231,4 @@ def execute(plan: EliminationPlan, graph: FactorGraph, semiring: Semiring = LOG_
     tables = [factor.data for factor in graph.factors]
     like = tables[0] if tables else torch.zeros(())
     sizes = dict(plan.structure.sizes)
-    tables += [like.new_zeros([sizes[each] for each in probe.inputs]) for probe in plan.probes]
-    if not tables:
-        return Result(plan, graph, semiring, like)
-    if semiring == MAX_SUM:
-        tape = sweep.forward(plan, tables, maximum=True, keep=True)
-        return Result(plan, graph, semiring, tape.value, tape=tape)
-    wants_grad = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
-    if plan.readouts:
-        value, *beliefs = _Beliefs.apply(plan, *tables) if wants_grad else _sweep_both_ways(plan, tables)  # type: ignore[no-untyped-call]
-        return Result(plan, graph, semiring, value, tuple(beliefs))
-    value = _LogSumProduct.apply(plan, *tables) if wants_grad else sweep.forward(plan, tables).value  # type: ignore[no-untyped-call]
-    return Result(plan, graph, semiring, value)
+    return tables + [like.new_zeros([sizes[each] for each in probe.inputs]) for probe in plan.probes]

@@ -10,6 +10,7 @@ All operations are differentiable torch operations, so that a sweep can be diffe
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import torch
@@ -80,15 +81,29 @@ class Product(NamedTuple):
     r: Tensor
 
 
-def log_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, Product]:
+class Trust(IntEnum):
+    """How a matrix product is made, from the quickest way, whose result may have to be made again, to one that is
+    always right."""
+
+    POSITIVE = 0
+    """Right if every entry of the product of exponentials is far above underflow."""
+    ZEROS = 1
+    """Right if every other entry is exactly zero: impossible, not underflown."""
+    LOGS = 2
+    """By log-sum-exp over the joint table: slower, and right for all numbers."""
+
+
+def log_matmul(x: Tensor, y: Tensor, trust: Trust) -> tuple[Tensor, Product, Tensor | None]:
     """The matrix product of probabilities given as logarithms.
 
     Args:
         x: shape ``(n, left, summed)``.
         y: shape ``(n, summed, right)``.
+        trust: how it is made.
 
     Returns:
-        Logarithms of shape ``(n, left, right)``, and what the adjoint needs.
+        Logarithms of shape ``(n, left, right)``; what the adjoint needs; a boolean scalar, not yet looked at, that
+        tells whether the result is *not* right, ``None`` where it is right for certain.
     """
     if x.shape[-2] == 1 or y.shape[-1] == 1:
         # The joint table is no larger than an operand, so no fibre needs a shift of its own.
@@ -97,16 +112,16 @@ def log_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, Product]:
         shift = finite_max(joint, dim)
         joint = _exp(joint - shift)
         total = joint.sum(dim, keepdim=True)
-        return safe_log(total).add_(shift), Product("vector", joint, joint[:0], total)
+        return safe_log(total).add_(shift), Product("vector", joint, joint[:0], total), None
+    if trust is Trust.LOGS:
+        return _log_matmul_in_logs(x, y), Product("logs", x, y, y[:0]), None
     shift_x, shift_y = finite_max(x, -1), finite_max(y, -2)
     a, b = _exp(x - shift_x), _exp(y - shift_y)
     r = a @ b
-    if r.numel() > 0 and r.detach().amin().item() >= _sure(r.dtype):
-        return r.log().add_(shift_x).add_(shift_y), Product("positive", a, b, r)
-    if _underflows(x, y, r):
-        result = _log_matmul_in_logs(x, y)
-        return result, Product("logs", x, y, y[:0])
-    return safe_log(r).add_(shift_x).add_(shift_y), Product("matrix", a, b, r)
+    if trust is Trust.POSITIVE:
+        wrong = r.detach().amin() < _sure(r.dtype)
+        return r.log().add_(shift_x).add_(shift_y), Product("positive", a, b, r), wrong
+    return safe_log(r).add_(shift_x).add_(shift_y), Product("matrix", a, b, r), _underflows(x, y, r)
 
 
 def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +154,7 @@ def _sure(dtype: torch.dtype) -> float:
     return info.tiny / info.eps**2
 
 
-def _underflows(x: Tensor, y: Tensor, r: Tensor) -> bool:
+def _underflows(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
     """Whether an entry of ``r`` that is too small to be sure of has lost digits, or all of itself.
 
     Such an entry is right only if it is an exact zero: no summand has two finite factors.
@@ -147,7 +162,7 @@ def _underflows(x: Tensor, y: Tensor, r: Tensor) -> bool:
     with torch.no_grad():
         suspects = r < _sure(r.dtype)
         summands = (x > -torch.inf).to(x.dtype) @ (y > -torch.inf).to(x.dtype)
-        return bool((suspects & (summands > 0)).any())
+        return (suspects & (summands > 0)).any()
 
 
 def _left_chunks(x: Tensor, y: Tensor) -> int:

@@ -1,37 +1,41 @@
-"""The forward sweep over a plan's groups, and the backward sweep that gives every factor's belief.
+"""The forward sweep over a plan's groups, and the backward sweep that brings something back to every factor.
 
-A sweep works on raw tensors and knows a plan's groups, not what they stand for. Every row of a group's
-result is used exactly once, so the backward sweep assigns adjoints and never accumulates them.
+A sweep works on raw tensors and knows a plan's groups, not what they stand for; what is done at each group is an
+algebra's. Every row of a group's result is used exactly once, so the backward sweep assigns and never accumulates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sumout.execute import kernels
+from sumout.execute.algebra import Algebra, Record
+from sumout.execute.per_plan import PerPlan
 from sumout.plan import EliminationPlan, Group, Rows
 
-
-class Record(NamedTuple):
-    """What the backward sweep or the choice of an assignment needs of one group: no more is kept."""
-
-    operands: tuple[Tensor, ...] = ()
-    product: kernels.Product | None = None
+Keep = Literal["adjoint", "operands", "results"]
+"""What is recorded: for the backward sweep; for a walk in reverse; for that and for max-marginals."""
 
 
 class Tape(NamedTuple):
-    """A forward sweep: the answer (a scalar), and a record for every group if asked for."""
+    """A forward sweep: the answer (of the batch's shape), and a record for every group if asked for."""
 
     value: Tensor
     records: list[Record]
 
 
-def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Sequence[Tensor | None]) -> Tensor:
+Indices = dict[tuple[int, torch.device], Tensor | None]
+"""Index tensors that were made before, by the identity of what they are of."""
+
+_indices: PerPlan[Indices] = PerPlan(lambda plan: {})
+
+
+def stack_rows(
+    parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Sequence[Tensor | None], indices: Indices
+) -> Tensor:
     """One tensor ``(rows, ...)`` of factors and earlier results; a view where the rows allow one."""
     pieces = []
     for part in parts:
@@ -40,9 +44,20 @@ def stack_rows(parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Seque
         else:
             source = results[part.group]
             assert source is not None  # A schedule never reads a group before it has run.
-            piece = source if part.whole else source[part.index]
+            piece = source if part.whole else _selected(source, part, indices)
         pieces.append(piece if part.order is None else piece.permute(part.order))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _selected(source: Tensor, part: Rows, indices: Indices) -> Tensor:
+    """Some rows of a result: a view where they are evenly spaced."""
+    if isinstance(part.index, slice):
+        return source[part.index]
+    key = id(part), source.device
+    index = indices.get(key)
+    if index is None:
+        index = indices[key] = torch.tensor(part.index, device=source.device)
+    return source.index_select(0, index)
 
 
 def _stacked(tables: list[Tensor]) -> Tensor:
@@ -70,50 +85,54 @@ def _stacked(tables: list[Tensor]) -> Tensor:
 
 
 def forward(
-    plan: EliminationPlan, tables: Sequence[Tensor], *, maximum: bool = False, keep: bool = False
+    plan: EliminationPlan, tables: Sequence[Tensor], algebra: Algebra, keep: Keep | None = None
 ) -> Tape:
     """Runs a plan.
 
     Args:
         plan: from ``make_plan``.
         tables: log-tables of all factors, the plan's probes included.
-        maximum: whether variables are maxed out instead of summed out.
-        keep: whether records are kept; without them, results are freed as soon as they have been read.
+        algebra: what is done at each group.
+        keep: what is recorded; if nothing, results are freed as soon as they have been read.
     """
-    groups = plan.schedule.groups
+    groups, indices = plan.schedule.groups, _indices(plan)
     results: list[Tensor | None] = []
     records: list[Record] = []
     unread = [group.rows for group in groups]
-    for group in groups:
-        operands = tuple(stack_rows(side, tables, results) for side in group.operands)
-        result, record = _run(group, operands, maximum)
+    for number, group in enumerate(groups):
+        operands = tuple([stack_rows(side, tables, results, indices) for side in group.operands])
+        result, record = algebra.forward(number, group, operands)
         results.append(result)
-        if keep:
+        if keep == "adjoint":
             records.append(record)
+        elif keep is not None:
+            records.append(Record(operands, result=result if keep == "results" else None))
         _free(group, results, unread)
-    scalars = stack_rows(plan.schedule.totals, tables, results)
-    weights = plan.schedule.weights
-    if any(weight != 1.0 for weight in weights):
-        scalars = scalars * scalars.new_tensor(weights)
-    return Tape(scalars.sum(), records)
+    return Tape(_total(plan, tables, results), records)
 
 
-def _run(group: Group, operands: tuple[Tensor, ...], maximum: bool) -> tuple[Tensor, Record]:
-    x = operands[0]
-    if group.kind == "sum":
-        result = x.amax(group.gone) if maximum else kernels.log_sum_exp(x, group.gone)
-        return result, Record(operands)
-    if group.kind == "product":
-        result = x.sum(group.gone) if group.gone else x
-        return result * group.times if group.times != 1.0 else result, Record()
-    of_lhs, of_rhs, _ = group.matrices
-    lhs, rhs = x.reshape(of_lhs), operands[1].reshape(of_rhs)
-    if not group.blocks[2]:
-        return (lhs + rhs).reshape(group.result_shape), Record()
-    if maximum:
-        return kernels.max_matmul(lhs, rhs).reshape(group.result_shape), Record(operands)
-    result, product = kernels.log_matmul(lhs, rhs)
-    return result.reshape(group.result_shape), Record(product=product)
+def _total(plan: EliminationPlan, tables: Sequence[Tensor], results: Sequence[Tensor | None]) -> Tensor:
+    """The answer: the weighted sum of all totals."""
+    schedule, batch, indices = plan.schedule, plan.structure.batch, _indices(plan)
+    if not batch:
+        scalars = stack_rows(schedule.totals, tables, results, indices)
+        if any(weight != 1.0 for weight in schedule.weights):
+            scalars = scalars * scalars.new_tensor(schedule.weights)
+        return scalars.sum()
+    sizes = dict(plan.structure.sizes)
+    shape = [sizes[each] for each in batch]
+    value: Tensor | None = None
+    number = 0
+    for part in schedule.totals:
+        for total in stack_rows((part,), tables, results, indices):
+            dims = schedule.total_dims[number]
+            order = [dims.index(each) for each in batch if each in dims]
+            total = total.permute(order).reshape([sizes[each] if each in dims else 1 for each in batch])
+            total = total * schedule.weights[number]
+            value = total if value is None else value + total
+            number += 1
+    assert value is not None  # A batch is a dimension of some factor.
+    return value.expand(shape)
 
 
 def _free(group: Group, results: list[Tensor | None], unread: list[int]) -> None:
@@ -125,47 +144,53 @@ def _free(group: Group, results: list[Tensor | None], unread: list[int]) -> None
                     results[rows.group] = None
 
 
-def backward(plan: EliminationPlan, tape: Tape, grad: Tensor, factors: int) -> list[Tensor]:
-    """The derivative of the answer by every factor's log-table, times ``grad``: the factors' beliefs.
+def backward(
+    plan: EliminationPlan, tape: Tape, algebra: Algebra, seeds: Sequence[Tensor], factors: int
+) -> list[Tensor]:
+    """Goes through the groups in reverse and hands back from results to operands.
 
     Args:
-        plan: the plan that ``tape`` was recorded from, with ``keep=True`` and ``maximum=False``.
-        tape: the forward sweep.
-        grad: a scalar.
+        plan: the plan that ``tape`` was recorded from.
+        tape: the forward sweep, with what ``algebra`` needs.
+        algebra: what is done at each group.
+        seeds: what comes back for each of the schedule's totals.
         factors: how many factors there are, the plan's probes included.
+
+    Returns:
+        What came back to each factor, in the shape of its table.
     """
-    groups = plan.schedule.groups
-    adjoints: list[list[tuple[Rows, Tensor]]] = [[] for _ in groups]
+    groups, indices = plan.schedule.groups, _indices(plan)
+    incoming: list[list[tuple[Rows, Tensor]]] = [[] for _ in groups]
     of_factors: list[Tensor | None] = [None] * factors
-    weights = grad * grad.new_tensor(plan.schedule.weights)
-    _hand_back(plan.schedule.totals, weights, adjoints, of_factors)
+    start = 0
+    for part in plan.schedule.totals:
+        stop = start + len(part.numbers)
+        _hand_back((part,), torch.stack(list(seeds[start:stop])), incoming, of_factors)
+        start = stop
     for number in range(len(groups) - 1, -1, -1):
         group = groups[number]
-        incoming = _gather(adjoints[number], group)
-        adjoints[number] = []
-        for side, outgoing in zip(
-            group.operands, _adjoint(group, tape.records[number], incoming), strict=True
-        ):
-            _hand_back(side, outgoing, adjoints, of_factors)
+        of_result = _gather(incoming[number], group, indices)
+        incoming[number] = []
+        outgoing = algebra.backward(group, tape.records[number], of_result)
+        for side, of_operand in zip(group.operands, outgoing, strict=True):
+            _hand_back(side, of_operand, incoming, of_factors)
     missing = [index for index, each in enumerate(of_factors) if each is None]
     assert not missing, missing  # Every factor is an operand of exactly one step.
     return [each for each in of_factors if each is not None]
 
 
-def _adjoint(group: Group, record: Record, grad: Tensor) -> tuple[Tensor, ...]:
-    if group.kind == "sum":
-        return (kernels.log_sum_exp_adjoint(record.operands[0], grad, group.gone),)
-    if group.kind == "product":
-        if group.times != 1.0:
-            grad = grad * group.times
-        shape = (*group.result_shape, *[1] * len(group.gone))
-        return (grad.reshape(shape).expand(group.shapes[0]),)
-    grad = grad.reshape(group.matrices[2])
-    if record.product is None:
-        of_lhs, of_rhs = grad.sum(-1), grad.sum(-2)
-    else:
-        of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, grad)
-    return of_lhs.reshape(group.shapes[0]), of_rhs.reshape(group.shapes[1])
+def seeds(plan: EliminationPlan, grad: Tensor) -> list[Tensor]:
+    """For each total, the derivative by it of the answer, times ``grad`` of the answer's shape."""
+    schedule, batch = plan.schedule, plan.structure.batch
+    if not batch:
+        return [grad if weight == 1.0 else grad * weight for weight in schedule.weights]
+    found = []
+    for dims, weight in zip(schedule.total_dims, schedule.weights, strict=True):
+        gone = tuple(place for place, each in enumerate(batch) if each not in dims)
+        left = [each for each in batch if each in dims]
+        each = (grad.sum(gone) if gone else grad) * weight
+        found.append(each.permute([left.index(name) for name in dims]))
+    return found
 
 
 def _hand_back(
@@ -188,19 +213,16 @@ def _hand_back(
             adjoints[part.group].append((part, piece))
 
 
-def _gather(pieces: list[tuple[Rows, Tensor]], group: Group) -> Tensor:
-    """A group's adjoint from the pieces that its readers handed back."""
+def _gather(pieces: list[tuple[Rows, Tensor]], group: Group, indices: Indices) -> Tensor:
+    """What came back for a group's result from the pieces that its readers handed back."""
     if len(pieces) == 1 and pieces[0][0].whole:
         return pieces[0][1]
     stacked = torch.cat([piece for _, piece in pieces])
-    order = _inverse(tuple([rows.numbers for rows, _ in pieces]))
-    return stacked if order is None else stacked[order]
-
-
-@lru_cache(maxsize=4096)
-def _inverse(numbers: tuple[tuple[int, ...], ...]) -> list[int] | None:
-    """Where each row is among rows that come in this order; ``None`` if they are in order."""
-    order = [row for part in numbers for row in part]
-    if order == list(range(len(order))):
-        return None
-    return sorted(range(len(order)), key=order.__getitem__)
+    key = id(group), stacked.device
+    if key not in indices:
+        order = [row for rows, _ in pieces for row in rows.numbers]
+        inverse = sorted(range(len(order)), key=order.__getitem__)
+        in_order = order == inverse == list(range(len(order)))
+        indices[key] = None if in_order else torch.tensor(inverse, device=stacked.device)
+    index = indices[key]
+    return stacked if index is None else stacked.index_select(0, index)

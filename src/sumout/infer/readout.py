@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import sumout.distributions as dist
@@ -13,6 +15,8 @@ from sumout.effects.steps import is_lookback, names_in_loop, without_steps
 from sumout.effects.trace import sample_sites, tensor_plates
 from sumout.execute import Choice, Marginal
 from sumout.factors import FactorGraph
+from sumout.infer.joint import Joint
+from sumout.plan.structure import Readout
 
 
 def latent_sites(trace: Trace) -> dict[str, Message]:
@@ -26,15 +30,41 @@ def latent_sites(trace: Trace) -> dict[str, Message]:
     }
 
 
-def graph_marginal(marginal: Marginal) -> Any:
-    """A ``Categorical`` whose batch dimensions are the variable's plates in alphabetical order."""
-    return dist.Categorical(probs=marginal.probs, validate_args=False)
+def table_of(sites: Mapping[str, Message], each: Readout, marginal: Marginal) -> Tensor:
+    """The probabilities of a variable or a group, with the batch shape that a program's sites have."""
+    names = (each,) if isinstance(each, str) else each
+    if not all(name in sites for name in names):
+        return marginal.probs
+    frames = {dim: frame for name in names for dim, frame in _frames(sites[name]).items()}
+    return _spread(marginal.probs, marginal.plates, frames)
 
 
-def graph_state(graph: FactorGraph, name: str, choice: Choice) -> Tensor:
-    """State indices whose dimensions are the variable's plates in alphabetical order."""
-    plates = sorted(graph.variables[name].plates)
-    return _placed(choice.states, choice.plates, {each: graph.plates[each].size for each in plates})
+def distribution_of(graph: FactorGraph, sites: Mapping[str, Message], each: Readout, probs: Tensor) -> Any:
+    """What a user of a site or a network expects: a distribution for a name, a ``Joint`` for a group.
+
+    A variable of a graph has a ``Categorical`` whose batch dimensions are its plates in alphabetical order.
+    """
+    if not isinstance(each, str):
+        return _joint(graph, sites, each, probs)
+    if each in sites:
+        return _site_distribution(sites[each], probs)
+    return dist.Categorical(probs=probs, validate_args=False)
+
+
+def joint(
+    graph: FactorGraph, sites: Mapping[str, Message], names: tuple[str, ...], marginal: Marginal
+) -> Joint:
+    """The joint table of several variables; a program's with the batch shape of its sites."""
+    return _joint(graph, sites, names, table_of(sites, names, marginal))
+
+
+def _joint(graph: FactorGraph, sites: Mapping[str, Message], names: tuple[str, ...], probs: Tensor) -> Joint:
+    states = {name: graph.states[name] for name in names if name in graph.states}
+    supports = {
+        name: _support(sites[name]) if name in sites else torch.arange(graph.variables[name].size)
+        for name in names
+    }
+    return Joint(names, probs, supports, states)
 
 
 def site_marginal(site: Message, marginal: Marginal) -> Any:
@@ -43,8 +73,10 @@ def site_marginal(site: Message, marginal: Marginal) -> Any:
     Bernoulli, Categorical and OneHotCategorical stay what they are; a support ``0, 1, ..., n`` gives a
     ``Categorical``; any other finite support an ``Empirical`` over the support.
     """
-    frames = _frames(site)
-    probs = _spread(marginal.probs, marginal.plates, frames)
+    return _site_distribution(site, _spread(marginal.probs, marginal.plates, _frames(site)))
+
+
+def _site_distribution(site: Message, probs: Tensor) -> Any:
     family = innermost(site.fn)
     if isinstance(family, dist.Bernoulli):
         return dist.Bernoulli(probs=probs[..., 1].clamp(max=1.0), validate_args=False)
@@ -59,11 +91,19 @@ def site_marginal(site: Message, marginal: Marginal) -> Any:
 
 def site_value(site: Message, choice: Choice) -> Tensor:
     """Values of an enumerated site at the chosen states, with the plates' batch shape."""
-    frames = _frames(site)
-    names = tuple(frames[dim][0] for dim in sorted(frames))
-    sizes = {frames[dim][0]: frames[dim][1] for dim in sorted(frames)}
-    index = _spread(_placed(choice.states, choice.plates, sizes).unsqueeze(-1), names, frames).squeeze(-1)
+    index = _spread(choice.states.unsqueeze(-1), choice.plates, _frames(site)).squeeze(-1)
     return _support(site)[index]
+
+
+def site_values(site: Message, choice: Choice) -> Tensor:
+    """The same where the states have an assignment for each index of their first dimension."""
+    index = _spread(choice.states.movedim(0, -1), choice.plates, _frames(site)).movedim(-1, 0)
+    return _support(site)[index]
+
+
+def spread_over_plates(site: Message, x: Tensor, plates: tuple[str, ...]) -> Tensor:
+    """Moves the named plates, the first dimensions of ``x``, to where the site has them."""
+    return _spread(x, plates, _frames(site))
 
 
 def _frames(site: Message) -> dict[int, tuple[str, int]]:
@@ -77,18 +117,12 @@ def _support(site: Message) -> Tensor:
     return support.reshape(support.shape[0], *site.fn.event_shape)
 
 
-def _placed(index: Tensor, names: tuple[str, ...], sizes: dict[str, int]) -> Tensor:
-    """Expands an index over some plates to all of ``sizes``, in that order."""
-    shape = [size if each in names else 1 for each, size in sizes.items()]
-    order = [names.index(each) for each in sizes if each in names]
-    return index.permute(order).reshape(shape).expand(tuple(sizes.values()))
-
-
 def _spread(x: Tensor, plates: tuple[str, ...], frames: dict[int, tuple[str, int]]) -> Tensor:
-    """Moves named plates to their tensor dimensions; ``x`` has one dimension a plate, then one more."""
+    """Moves named plates to their tensor dimensions; ``x`` has one dimension a plate, then others."""
     if not frames:
         return x
     by_dim = sorted(frames)
-    x = x.permute([*(plates.index(frames[dim][0]) for dim in by_dim), x.ndim - 1])
+    rest = range(len(plates), x.ndim)
+    x = x.permute([*(plates.index(frames[dim][0]) for dim in by_dim), *rest])
     shape = [frames[dim][1] if dim in frames else 1 for dim in range(by_dim[0], 0)]
-    return x.reshape(*shape, x.shape[-1])
+    return x.reshape(*shape, *x.shape[len(plates) :])

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from sumout.distributions import Distribution
 from sumout.errors import nearest
+from sumout.infer.joint import Joint
 from sumout.plan import EliminationPlan
+from sumout.plan.structure import Readout
 from sumout.text import aligned
 
+K = TypeVar("K", bound=Readout)
 V = TypeVar("V")
 
 _ROWS = 12
 
 
-class Answer(Mapping[str, V], Generic[V]):
-    """A mapping from the name of a site or variable to its answer.
+class Answer(Mapping[K, V], Generic[K, V]):
+    """A mapping from the name of a site or variable (or from several) to its answer.
 
     Attributes:
         plan: the plan that was run.
@@ -27,19 +30,20 @@ class Answer(Mapping[str, V], Generic[V]):
     """
 
     def __init__(
-        self, values: Mapping[str, V], plan: EliminationPlan, states: Mapping[str, tuple[str, ...]]
+        self, values: Mapping[K, V], plan: EliminationPlan, states: Mapping[str, tuple[str, ...]]
     ) -> None:
         self._values = dict(values)
         self.plan = plan
         self.states = states
 
-    def __getitem__(self, name: str) -> V:
+    def __getitem__(self, name: K) -> V:
         try:
             return self._values[name]
         except KeyError:
-            raise KeyError(f"{name!r} is not among the answers.{nearest(name, self._values)}") from None
+            known = [each for each in self if isinstance(each, str)]
+            raise KeyError(f"{name!r} is not among the answers.{nearest(str(name), known)}") from None
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[K]:
         return iter(self._values)
 
     def __len__(self) -> int:
@@ -49,16 +53,65 @@ class Answer(Mapping[str, V], Generic[V]):
         return str(self)
 
 
-class Marginals(Answer[Distribution]):
+class Marginals(Answer[Readout, Any]):
     """Posterior marginals: name to ``sumout.distributions`` object with the plates' batch shape.
 
-    ``log_evidence`` is the natural logarithm of the probability of what was observed. A node of a network is a
-    ``Categorical`` over its states, in the order of ``states[name]``.
+    A tuple of names leads to their ``Joint`` table. A node of a network is a ``Categorical`` over its states, in the
+    order of ``states[name]``.
+
+    Attributes:
+        log_evidence: the natural logarithm of the probability of what was observed.
+        tables: the same as plain tensors of probabilities, the states last.
     """
 
     def __init__(
         self,
-        values: Mapping[str, Distribution],
+        tables: Mapping[Readout, Tensor],
+        wrap: Callable[[Readout, Tensor], Any],
+        plan: EliminationPlan,
+        states: Mapping[str, tuple[str, ...]],
+        log_evidence: Tensor,
+    ) -> None:
+        super().__init__({}, plan, states)
+        self.tables = tables
+        self.log_evidence = log_evidence
+        self._wrap = wrap
+
+    def __getitem__(self, name: Readout) -> Any:
+        if name not in self._values and name in self.tables:  # Made when first looked at: that takes time.
+            self._values[name] = self._wrap(name, self.tables[name])
+        return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[Readout]:
+        return iter(self.tables)
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+    def __str__(self) -> str:
+        rows = [("name", "element", "marginal")]
+        tables = []
+        for name, each in self.items():
+            if isinstance(name, str):
+                labels = self.states.get(name)
+                rows += [(name, element, text) for element, text in _elements(_probabilities(each), labels)]
+            else:
+                tables.append(str(each))
+        text = _headline("log evidence", self.log_evidence)
+        if len(rows) > 1:
+            text += "\n" + _table(rows)
+        return "\n\n".join([text, *tables])
+
+
+class Beliefs(Answer[str, Joint]):
+    """Joint posteriors of the variables of factors: name of the factor to ``Joint`` table.
+
+    ``log_evidence`` is the natural logarithm of the probability of what was observed.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Joint],
         plan: EliminationPlan,
         states: Mapping[str, tuple[str, ...]],
         log_evidence: Tensor,
@@ -67,16 +120,11 @@ class Marginals(Answer[Distribution]):
         self.log_evidence = log_evidence
 
     def __str__(self) -> str:
-        rows = [("name", "element", "marginal")]
-        for name, each in self.items():
-            rows += [
-                (name, element, text)
-                for element, text in _elements(_probabilities(each), self.states.get(name))
-            ]
-        return f"log evidence {float(self.log_evidence.detach()):.6f}\n" + _table(rows)
+        tables = [f"factor {name}\n{each}" for name, each in self.items() if each.names]
+        return "\n\n".join([f"log evidence {float(self.log_evidence.detach()):.6f}", *tables])
 
 
-class Assignment(Answer[Tensor]):
+class Assignment(Answer[str, Tensor]):
     """A most probable joint assignment: name to value (for a network, the index of the state).
 
     ``log_prob`` is the logarithm of the joint probability of the assignment and what was observed.
@@ -94,14 +142,11 @@ class Assignment(Answer[Tensor]):
         super().__init__(values, plan, states)
         self.log_prob = log_prob
         self._ask_evidence = log_evidence
-        self._log_evidence: Tensor | None = None
 
-    @property
+    @cached_property
     def log_evidence(self) -> Tensor:
         """The natural logarithm of the probability of what was observed."""
-        if self._log_evidence is None:
-            self._log_evidence = self._ask_evidence()
-        return self._log_evidence
+        return self._ask_evidence()
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -113,7 +158,130 @@ class Assignment(Answer[Tensor]):
 
     def __str__(self) -> str:
         rows = [("name", "value"), *((name, _shorten(str(value))) for name, value in self.labels.items())]
+        return _headline("log probability", self.log_prob) + "\n" + _table(rows)
+
+
+class MarginalAssignment(Assignment):
+    """A most probable assignment of some variables, with all others summed out.
+
+    Attributes:
+        plans: the sums, one for each set of summed variables that hang together; the maximum comes last.
+        width: the induced width of the constrained order: variables in the largest scope that it meets, less one.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        plans: tuple[EliminationPlan, ...],
+        states: Mapping[str, tuple[str, ...]],
+        log_prob: Tensor,
+        log_evidence: Callable[[], Tensor],
+        widest_factor: int,
+    ) -> None:
+        super().__init__(values, plans[-1], states, log_prob, log_evidence)
+        self.plans = plans
+        self.width = max(widest_factor - 1, *(_width(plan) for plan in plans))
+
+
+def _width(plan: EliminationPlan) -> int:
+    """Variables that are left count as well as those that are summed out."""
+    variables = {name for name, _ in plan.structure.variables}.union(plan.structure.batch)
+    return max((len(variables & plan.scope(step)) for step in plan.steps), default=1) - 1
+
+
+class MaxMarginals(Answer[str, Tensor]):
+    """Log-probabilities of the best assignment with each state: name to a tensor ``(*batch_shape, states)``.
+
+    ``log_prob`` is that of the best assignment of all.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        plan: EliminationPlan,
+        states: Mapping[str, tuple[str, ...]],
+        log_prob: Tensor,
+    ) -> None:
+        super().__init__(values, plan, states)
+        self.log_prob = log_prob
+
+    def __str__(self) -> str:
+        rows = [("name", "element", "log probability at best")]
+        for name, logs in self.items():
+            rows += [(name, *cells) for cells in _elements(logs.detach(), self.states.get(name))]
         return f"log probability {float(self.log_prob.detach()):.6f}\n" + _table(rows)
+
+
+class BestAssignments(Answer[str, Tensor]):
+    """The most probable joint assignments, best first along dimension 0: name to values.
+
+    ``log_prob`` has the logarithm of the joint probability of each and what was observed; ``log_evidence`` is
+    computed when it is first read.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        plan: EliminationPlan,
+        states: Mapping[str, tuple[str, ...]],
+        log_prob: Tensor,
+        log_evidence: Callable[[], Tensor],
+    ) -> None:
+        super().__init__(values, plan, states)
+        self.log_prob = log_prob
+        self._ask_evidence = log_evidence
+
+    @cached_property
+    def log_evidence(self) -> Tensor:
+        """The natural logarithm of the probability of what was observed."""
+        return self._ask_evidence()
+
+    def __str__(self) -> str:
+        return _numbered("rank", self, self.log_prob)
+
+
+class PosteriorSamples(Answer[str, Tensor]):
+    """Joint samples from the posterior: name to values, the samples along dimension 0.
+
+    Attributes:
+        log_prob: each sample's posterior log-probability, shape ``(samples,)``.
+        log_evidence: the natural logarithm of the probability of what was observed.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        plan: EliminationPlan,
+        states: Mapping[str, tuple[str, ...]],
+        log_prob: Tensor,
+        log_evidence: Tensor,
+    ) -> None:
+        super().__init__(values, plan, states)
+        self.log_prob = log_prob
+        self.log_evidence = log_evidence
+
+    @property
+    def log_joint(self) -> Tensor:
+        """The logarithm of the joint probability of each sample and what was observed, shape ``(samples,)``."""
+        return self.log_prob + self.log_evidence
+
+    def __str__(self) -> str:
+        return f"log evidence {float(self.log_evidence):.6f}\n" + _numbered("sample", self, self.log_prob)
+
+
+def _numbered(title: str, answer: Answer[str, Tensor], log_prob: Tensor) -> str:
+    """Assignments as a table, a row each."""
+    rows = [(title, *answer, "log probability")]
+    for number, logs in enumerate(log_prob.tolist()[:_ROWS]):
+        cells = [_label(answer.states.get(name), value[number]) for name, value in answer.items()]
+        rows.append((str(number), *cells, f"{logs:.4f}"))
+    more = f"\n({len(log_prob) - _ROWS} more)" if len(log_prob) > _ROWS else ""
+    return aligned(rows) + more
+
+
+def _label(labels: tuple[str, ...] | None, value: Tensor) -> str:
+    """A value as its state label, where it has one, else as plain numbers."""
+    return labels[int(value)] if labels and value.ndim == 0 else _shorten(str(value.tolist()), 24)
 
 
 def _probabilities(marginal: Any) -> Tensor:
@@ -140,6 +308,13 @@ def _elements(probs: Tensor, labels: tuple[str, ...] | None) -> Iterator[tuple[s
         yield ", ".join(map(str, index)), _shorten("  ".join(cells), 90)
     if len(flat) > _ROWS:
         yield "...", f"({len(flat) - _ROWS} more)"
+
+
+def _headline(what: str, value: Tensor) -> str:
+    """A number, or the first of the numbers of the rows of a table of evidence."""
+    numbers = value.detach().reshape(-1).tolist()
+    text = ", ".join(f"{each:.6f}" for each in numbers[:4])
+    return f"{what} {text}" + (f", ... ({len(numbers)} rows)" if len(numbers) > 4 else "")
 
 
 def _shorten(text: str, limit: int = 60) -> str:

@@ -7,16 +7,19 @@ import torch
 from sumout.execute import LOG_SUM_EXP, Result, Semiring, execute
 from sumout.factors import FactorGraph
 from sumout.plan import make_plan
+from sumout.plan.structure import Readout
 from sumout.settings import settings
 
 
-def solve(graph: FactorGraph, semiring: Semiring = LOG_SUM_EXP, marginals: tuple[str, ...] = ()) -> Result:
+def solve(
+    graph: FactorGraph, semiring: Semiring = LOG_SUM_EXP, marginals: tuple[Readout, ...] = ()
+) -> Result:
     """Eliminates all variables of a graph.
 
     Args:
         graph: what is to be solved.
         semiring: ``LOG_SUM_EXP`` or ``MAX_SUM``.
-        marginals: variables whose marginals are to be read off the result.
+        marginals: variables, and tuples of them, whose marginals are to be read off the result.
 
     Raises:
         PlanError: if the plates are not tree-shaped.

@@ -24,7 +24,7 @@ import re
 from sumout.errors import nearest
 from sumout.factors import FactorGraph
 from sumout.io.bif_rows import ConditionalRows
-from sumout.io.network import MOST_DIMS, Network, Table, conditional_name, cycle
+from sumout.io.network import MOST_DIMS, Network, Room, Table, conditional_name, cycle
 from sumout.io.source import Source, read_text
 
 _WORD = r'[^\s{}()\[\]|,;"/]'
@@ -79,6 +79,7 @@ class _Bif:
         self.index: dict[str, dict[str, int]] = {}
         self.tables: dict[str, tuple[tuple[str, ...], Table]] = {}
         self.parents: dict[str, list[str]] = {}
+        self.room = Room()
         self.declared: dict[str, int] = {}  # variable -> the token that names it, for errors
         self.blocks: dict[str, int] = {}  # the same, in its probability block
 
@@ -112,8 +113,9 @@ class _Bif:
 
     def name(self, at: int, what: str) -> str:
         token = self.tokens[at] if at < len(self.tokens) else ""
-        name = token[1:-1] if len(token) > 1 and token[0] == '"' else token
-        if not name or name in _PUNCTUATION or (token[0] == "p" and _is_property(token)):
+        quoted = len(token) > 1 and token[0] == '"'
+        name = token[1:-1] if quoted else token
+        if not name or (not quoted and (name in _PUNCTUATION or _is_property(token))):
             raise self.source.expected(at, what)
         return name
 
@@ -207,7 +209,7 @@ class _Bif:
             )
         at = source.expect(source.expect(at, ")"), "{")
         self.parents[child], self.blocks[child] = list(parents), block
-        rows = ConditionalRows(source, child, list(parents), self.states, self.index, block)
+        rows = ConditionalRows(source, child, list(parents), self.states, self.index, block, self.room)
         stop = source.find("}", at, len(tokens))
         while at < stop:
             at = self.property(at) if _is_property(tokens[at]) else rows.entry(at, stop)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from sumout.errors import ParseError, nearest
-from sumout.io.network import Table, check_table_size, normalised, row_states
+from sumout.io.network import Room, Table, normalised, row_states
 from sumout.io.source import Source
 
 
@@ -21,6 +22,7 @@ class ConditionalRows:
         states: the state labels of each variable.
         index: the same, label -> position.
         block: the token that names the child in its block, for errors.
+        room: what the tables before it have taken.
     """
 
     def __init__(
@@ -31,9 +33,10 @@ class ConditionalRows:
         states: Mapping[str, tuple[str, ...]],
         index: Mapping[str, Mapping[str, int]],
         block: int,
+        room: Room,
     ) -> None:
         self.source, self.child, self.parents, self.block = source, child, parents, block
-        self.states, self.index = states, index
+        self.states, self.index, self.room = states, index, room
         self.size = len(states[child])
         self.count = math.prod(len(states[parent]) for parent in parents)
         self.rows: dict[int, int] = {}  # row -> the token it starts at
@@ -145,7 +148,7 @@ class ConditionalRows:
                 f"expected probabilities of {self.child!r}{given}, found none "
                 f"({left} of {self.count} rows missing)",
             )
-        check_table_size(source, self.block, self.child, self.count * self.size)
+        self.room.take(partial(source.error, self.block), self.child, self.count * self.size)
         table = np.empty((self.count, self.size))
         if self.default:
             table[:] = self.default

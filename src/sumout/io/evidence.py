@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sumout.errors import ParseError
 from sumout.io.source import Source, read_text
+
+_WORD = re.compile(r"#[^\n]*|[^\s#]+")
 
 State = str | int
 """A state's label, or its position from 0."""
@@ -18,7 +20,7 @@ def read_evidence(path: str | os.PathLike[str]) -> dict[str, State]:
     """Reads evidence; the file's contents tell its form.
 
     - UAI: ``count variable state variable state ...``, whole numbers; also with the number of samples before
-      it, which must be 1. An empty file, or ``0``, is no evidence.
+      it, which must be 1 (:func:`read_evidence_samples` reads more). An empty file, or ``0``, is no evidence.
     - JSON: one object, ``{"name": "label"}`` or ``{"name": position}``.
     - Text: a line ``NAME=STATE`` (or ``NAME STATE``) per variable; blank lines and those that start with
       ``#`` are skipped.
@@ -47,34 +49,81 @@ def parse_evidence(path: str | os.PathLike[str], text: str) -> dict[str, State]:
         return _json(path, text)
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
-    if all(re.fullmatch(r"[-+0-9.\s]*", line) for _, line in lines):
-        return _uai(Source(path, text, re.compile(r"#[^\n]*|\S+"), comments=("#",)))
+    if is_uai(text):
+        samples = parse_samples(path, text)
+        if len(samples) != 1:
+            raise ParseError(
+                path,
+                samples[1][1],
+                f"expected one sample, found {len(samples)}: read them with read_evidence_samples",
+            )
+        return samples[0][0]
     return _lines(path, lines)
 
 
-def _uai(source: Source) -> dict[str, State]:
-    tokens = source.tokens
-    if not tokens:
-        return {}
-    at = 0
-    # "n pairs" has an odd number of numbers, "1 n pairs" an even one; no other sign tells them apart.
-    if len(tokens) % 2 == 0:
-        if tokens[0] != "1":
-            pairs = source.integer(0, "the number of observed variables")
-            raise source.error(
-                0,
-                f"expected {pairs} pairs of a variable and a state, or one sample, "
-                f"found {len(tokens) - 1} numbers",
-            )
-        at = 1
-    count = source.integer(at, "the number of observed variables")
-    if len(tokens) != at + 1 + 2 * count:
-        found = f"{(len(tokens) - at - 1) / 2:g}"
-        raise source.error(at, f"expected {count} pairs of a variable and a state, found {found}")
+def is_uai(text: str) -> bool:
+    """Whether an evidence text has UAI's form: nothing but numbers and comments."""
+    lines = (line.strip() for line in text.split("\n"))
+    return all(re.fullmatch(r"[-+0-9.\s]*(#.*)?", line) for line in lines)
+
+
+def parse_samples(path: str | os.PathLike[str], text: str) -> list[tuple[dict[str, State], int]]:
+    """The samples of a UAI evidence text, each with its line: one sample unless the file counts several."""
+    source = Source(path, text, _WORD, comments=("#",))
+    if not source.tokens:
+        return [({}, 1)]
+    lines = [
+        number for number, line in enumerate(text.split("\n"), 1) for _ in line.partition("#")[0].split()
+    ]
+    return [(_sample(source, at), lines[at]) for at in _starts(source, lines)]
+
+
+def _starts(source: Source, lines: Sequence[int]) -> list[int]:
+    """The tokens at which the samples begin.
+
+    "n pairs" is one sample; "k" and then k times "n pairs" are k. Numbers that can be read both ways are k
+    samples where each has a line of its own.
+    """
+    numbers = [source.integer(at, _what(at)) for at in range(len(source.tokens))]
+    alone = len(numbers) == 1 + 2 * numbers[0]
+    starts: list[int] = []
+    at = 1
+    while len(starts) < numbers[0] and at < len(numbers):
+        starts.append(at)
+        at += 1 + 2 * numbers[at]
+    counted = len(starts) == numbers[0] > 0 and at == len(numbers)
+    if alone and counted:
+        begins = [at for at in range(len(lines)) if at == 0 or lines[at] > lines[at - 1]]
+        return starts if begins == [0, *starts] else [0]
+    if alone or counted:
+        return starts if counted else [0]
+    if len(numbers) % 2:
+        raise source.error(0, _found(numbers, 0))
+    if numbers[0] == 1:
+        raise source.error(1, _found(numbers, 1))
+    raise source.error(
+        0,
+        f"expected {numbers[0]} pairs of a variable and a state, or {numbers[0]} samples, "
+        f"found {len(numbers) - 1} numbers",
+    )
+
+
+def _what(at: int) -> str:
+    return (
+        "the number of observed variables or of samples"
+        if at == 0
+        else "an observed variable, state or count"
+    )
+
+
+def _found(numbers: list[int], at: int) -> str:
+    return f"expected {numbers[at]} pairs of a variable and a state, found {(len(numbers) - at - 1) / 2:g}"
+
+
+def _sample(source: Source, at: int) -> dict[str, State]:
     evidence: dict[str, State] = {}
-    for place in range(at + 1, len(tokens), 2):
-        name = str(source.integer(place, "an observed variable"))
-        state = source.integer(place + 1, f"the state of variable {name}")
+    for place in range(at + 1, at + 1 + 2 * int(source.tokens[at]), 2):
+        name, state = str(int(source.tokens[place])), int(source.tokens[place + 1])
         _add(evidence, name, state, source.path, place, source)
     return evidence
 

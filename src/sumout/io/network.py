@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sumout.errors import MemoryLimitError
+from sumout.errors import MemoryLimitError, SumoutError
 from sumout.factors import FactorGraph
-from sumout.io.source import Source
 from sumout.settings import settings
 
 Table = npt.NDArray[np.float64]
@@ -39,12 +38,12 @@ class Network:
     tables: Mapping[str, tuple[tuple[str, ...], Table]]
     directed: bool
 
-    def to_graph(self) -> FactorGraph:
-        """The factor graph: one float64 log-space factor per table."""
+    def to_graph(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> FactorGraph:
+        """The factor graph: one log-space factor per table."""
         with np.errstate(divide="ignore"):  # log 0 = -inf is meant
             tables = {
                 # The logarithm of a table over no variables is a number, not an array.
-                name: (scope, torch.from_numpy(np.asarray(np.log(entries))))
+                name: (scope, torch.from_numpy(np.asarray(np.log(entries))).to(device, dtype))
                 for name, (scope, entries) in self.tables.items()
             }
         return FactorGraph.from_tables(tables, states=self.states, log=True)
@@ -98,8 +97,28 @@ def cycle(parents: Mapping[str, Iterable[str]]) -> list[str]:
     return []
 
 
-def check_table_size(source: Source, at: int, name: str, entries: int) -> None:
-    """Refuses a table that a short line of a file, at token ``at``, would blow up beyond the memory limit."""
-    if 8 * entries > settings.memory_limit:
-        problem = f"the table of {name!r} has {entries:.3g} entries, more than the memory limit allows"
-        raise MemoryLimitError(str(source.error(at, problem)))
+Complaint = Callable[[str], SumoutError]
+"""Makes the error for a problem at some place of a file, or of a model that another library made."""
+
+
+class Room:
+    """Counts the entries of a network's tables, and refuses those that a short text would blow up.
+
+    >>> room = Room()
+    >>> room.take(SumoutError, "x", 10**6)
+    >>> room.entries
+    1000000
+    """
+
+    def __init__(self) -> None:
+        self.entries = 0
+
+    def take(self, complaint: Complaint, name: str, entries: int) -> None:
+        """Called before a table is made; raises `MemoryLimitError` when all of them are beyond the limit."""
+        self.entries += entries
+        if 8 * self.entries > settings.memory_limit:
+            after = "" if self.entries == entries else f", after {self.entries - entries:.3g} of other tables"
+            problem = (
+                f"the table of {name!r} has {entries:.3g} entries{after}, more than the memory limit allows"
+            )
+            raise MemoryLimitError(str(complaint(problem)))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from sumout.errors import ParseError
 
 _NOT_NUMERIC = re.compile(r"[^0-9eE+\-. ]")
+_TINY = re.compile(r"[eE]-|\.0{200}")  # in a number that is not zero but would be read as zero
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -108,22 +109,55 @@ class Source:
         Raises:
             ParseError: at the first that is something else.
         """
-        words = self.tokens[start:stop]
-        try:
-            values = list(map(float, words))
-        except ValueError:
-            values = [-1.0]
-        if values and (
-            min(values) < 0 or max(values) == float("inf") or _NOT_NUMERIC.search(" ".join(words))
-        ):
-            raise self._bad_number(start, stop, what)
+        return self.numbers_at(range(start, stop), what)
+
+    def numbers_at(self, places: Sequence[int], what: str) -> list[float]:
+        """The tokens of these numbers, the same way."""
+        if isinstance(places, range):
+            words = self.tokens[places.start : places.stop]
+        else:
+            words = [self.tokens[place] for place in places]
+        values = as_numbers(words)
+        if values is None:
+            at, problem = bad_number(words, what)
+            raise self.expected(places[at], problem)
         return values
 
-    def _bad_number(self, start: int, stop: int, what: str) -> ParseError:
-        for at in range(start, stop):
-            token = self.tokens[at]
-            if _NUMBER.fullmatch(token) is None:
-                return self.expected(at, what)
-            if float(token) < 0 or float(token) == float("inf"):
-                return self.expected(at, f"{what} that is finite and not negative")
-        raise AssertionError("called without a bad number")
+
+def as_numbers(words: list[str]) -> list[float] | None:
+    """Words as finite numbers that are not negative; None unless each is one.
+
+    A number too small for a float is none: it would be read as an impossibility.
+
+    >>> as_numbers(["0.5", "1e-3"]), as_numbers(["0.5", "nan"]), as_numbers(["1e-400"])
+    ([0.5, 0.001], None, None)
+    """
+    try:
+        values = list(map(float, words))
+    except ValueError:
+        return None
+    if values:
+        text = " ".join(words)
+        least = min(values)
+        if least < 0 or max(values) == float("inf") or _NOT_NUMERIC.search(text):
+            return None
+        if least == 0 and _TINY.search(text) and any(map(_vanished, words, values)):
+            return None
+    return values
+
+
+def bad_number(words: list[str], what: str) -> tuple[int, str]:
+    """The first word that is no such number, and what was expected in its place."""
+    for at, word in enumerate(words):
+        if _NUMBER.fullmatch(word) is None:
+            return at, what
+        value = float(word)
+        if value < 0 or value == float("inf"):
+            return at, f"{what} that is finite and not negative"
+        if _vanished(word, value):
+            return at, f"{what} that is zero or at least 1e-323"
+    raise AssertionError("called without a bad number")
+
+
+def _vanished(word: str, value: float) -> bool:
+    return value == 0 and any(digit in "123456789" for digit in re.split("[eE]", word)[0])

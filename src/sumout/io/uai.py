@@ -6,7 +6,9 @@ Grammar (blanks and line breaks separate numbers and mean nothing else)::
     scope = k variable*k
     table = count entry*count          the scope's last variable varies fastest
 
-Variables are numbered from 0. In a ``BAYES`` file a function is p(last variable of its scope | the others).
+Variables are numbered from 0. In a ``BAYES`` file a function is p(last variable of its scope | the others). There
+are no comments: aGrUM writes some, into files with the parents in the reverse of this order, and that they are
+refused saves the reader from a wrong network.
 """
 
 from __future__ import annotations
@@ -23,9 +25,8 @@ from sumout.io.network import MOST_DIMS, Network, Table, conditional_name, cycle
 from sumout.io.source import Source, read_text
 
 _TOKEN = re.compile(r"\S+")
-_MOST_STATES = (
-    1_000_000  # of a variable that no table mentions, which alone could ask for any amount of memory
-)
+_MOST_STATES = 10_000
+"""Of all variables that no table mentions: these alone could ask for any amount of memory."""
 
 
 def read_uai(path: str | os.PathLike[str]) -> FactorGraph:
@@ -96,10 +97,12 @@ def parse_uai(path: str | os.PathLike[str], text: str) -> Network:
     if at != len(source.tokens):
         raise source.expected(at, "the end of the file")
     used = {variable for scope in scopes for variable in scope}
+    unused = 0
     for variable, size in enumerate(sizes):
-        if variable not in used and size > _MOST_STATES:
+        unused += 0 if variable in used else size
+        if unused > _MOST_STATES:
             raise source.expected(
-                2 + variable, f"at most {_MOST_STATES} states of a variable without a function"
+                2 + variable, f"at most {_MOST_STATES} states of variables without a function"
             )
     states = {str(variable): tuple(map(str, range(size))) for variable, size in enumerate(sizes)}
     if source.tokens[0] == "MARKOV":

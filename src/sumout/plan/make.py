@@ -11,7 +11,7 @@ from sumout.plan.eliminate import eliminate
 from sumout.plan.orders import ORDERS
 from sumout.plan.plan import EliminationPlan
 from sumout.plan.schedule import schedule
-from sumout.plan.structure import Structure, readouts
+from sumout.plan.structure import Readout, Structure, readouts
 
 
 class PlanCacheInfo(NamedTuple):
@@ -24,7 +24,7 @@ class PlanCacheInfo(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _make_plan(
-    structure: Structure, marginals: tuple[str, ...], orders: tuple[str, ...], machine: Machine
+    structure: Structure, marginals: tuple[Readout, ...], orders: tuple[str, ...], machine: Machine
 ) -> EliminationPlan:
     sizes = dict(structure.sizes)
     found, probes = readouts(structure, marginals)
@@ -47,7 +47,7 @@ def _make_plan(
 
 def make_plan(
     structure: Structure,
-    marginals: tuple[str, ...] = (),
+    marginals: tuple[Readout, ...] = (),
     orders: tuple[str, ...] = tuple(ORDERS),
     machine: Machine = Machine(),  # noqa: B008  (frozen)
 ) -> EliminationPlan:
@@ -55,7 +55,7 @@ def make_plan(
 
     Args:
         structure: names, sizes and kinds of a factor graph (``FactorGraph.structure``).
-        marginals: variables whose marginals are to be read out of a backward sweep.
+        marginals: variables, and tuples of them, whose marginals are to be read out of a backward sweep.
         orders: the heuristics to try, keys of ``ORDERS``.
         machine: the rates by which costs are compared.
 

@@ -10,7 +10,7 @@ from sumout.errors import MemoryLimitError
 from sumout.plan.cost import Cost
 from sumout.plan.eliminate import Elimination, Step
 from sumout.plan.schedule import Schedule
-from sumout.plan.structure import FactorShape, Structure
+from sumout.plan.structure import FactorShape, Readout, Structure
 from sumout.text import aligned, memory
 
 
@@ -20,7 +20,7 @@ class EliminationPlan:
 
     Attributes:
         structure: what was planned.
-        readouts: for each variable whose marginal is wanted, the factor whose belief shows it.
+        readouts: for each variable or group whose marginal is wanted, the factor whose belief shows it.
         probes: factors of ones that the executor adds after the structure's own (see ``plan.readouts``).
         order: the heuristic that won, a key of ``plan.ORDERS``.
         schedule: the batched groups that the executor runs.
@@ -30,7 +30,7 @@ class EliminationPlan:
     """
 
     structure: Structure
-    readouts: tuple[tuple[str, int], ...]
+    readouts: tuple[tuple[Readout, int], ...]
     probes: tuple[FactorShape, ...]
     order: str
     elimination: Elimination = field(repr=False, compare=False)

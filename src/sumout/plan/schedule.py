@@ -120,11 +120,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The groups in running order, and where the scalar results are."""
+    """The groups in running order, and where the scalar results are.
+
+    Where a structure has a batch, a result has those of its dimensions that it depends on, ``total_dims``.
+    """
 
     groups: tuple[Group, ...]
     totals: tuple[Rows, ...]
     weights: tuple[float, ...]
+    total_dims: tuple[Names, ...] = ()
 
 
 class _Parts(NamedTuple):
@@ -230,5 +234,12 @@ def schedule(elimination: Elimination, sizes: Mapping[str, int], factors: int) -
     for key in sorted(alike, key=lambda key: key[0]):  # type: ignore[arg-type, return-value]
         scheduler.add(alike[key])
     nodes = [total.node for total in elimination.totals]
-    totals = scheduler.stack(nodes, [()] * len(nodes))
-    return Schedule(tuple(scheduler.groups), totals, tuple(total.weight for total in elimination.totals))
+    total_dims = tuple([scheduler.dims[node] for node in nodes])
+    if any(total_dims):  # Results of different shapes are not stacked.
+        totals = tuple(
+            [scheduler.stack([node], [dims])[0] for node, dims in zip(nodes, total_dims, strict=True)]
+        )
+    else:
+        totals = scheduler.stack(nodes, total_dims)
+    weights = tuple(total.weight for total in elimination.totals)
+    return Schedule(tuple(scheduler.groups), totals, weights, total_dims)

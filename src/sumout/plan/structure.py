@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+from sumout.errors import PlanError
 
 
 class FactorShape(NamedTuple):
@@ -24,17 +27,26 @@ class Structure(NamedTuple):
     """A factor graph without its numbers; hashable, and the key under which plans are kept.
 
     ``sizes`` holds every variable and plate, ``variables`` those to eliminate with their ordinals, ``plates``
-    the plates with the weight of one element (over one where a plate is subsampled).
+    the plates with the weight of one element (over one where a plate is subsampled). ``batch`` names dimensions of
+    factors that are neither summed nor multiplied: there is one question, and one answer, for each of their
+    elements. They are in ``sizes``, and in no ordinal.
     """
 
     factors: tuple[FactorShape, ...]
     sizes: tuple[tuple[str, int], ...]
     variables: tuple[tuple[str, frozenset[str]], ...]
     plates: tuple[tuple[str, float], ...] = ()
+    batch: tuple[str, ...] = ()
 
 
-def readouts(structure: Structure, names: Iterable[str]) -> tuple[dict[str, int], tuple[FactorShape, ...]]:
-    """Where the marginals of some variables can be read off.
+Readout = str | tuple[str, ...]
+"""What can be read out: the marginal of a variable, or the joint marginal of several."""
+
+
+def readouts(
+    structure: Structure, wanted: Iterable[Readout]
+) -> tuple[dict[Readout, int], tuple[FactorShape, ...]]:
+    """Where the marginals of some variables, and the joint ones of several, can be read off.
 
     The derivative of ``log_z`` by a factor's log-table is the factor's belief, which shows the marginal of a
     variable if the table runs over the variable and all its plates. Where no table does, a factor of ones (a
@@ -42,7 +54,11 @@ def readouts(structure: Structure, names: Iterable[str]) -> tuple[dict[str, int]
     mentions gets a probe even if its marginal is not wanted, for its states count all the same.
 
     Returns:
-        For each name the index of a factor, counting the probes after the structure's own factors; the probes.
+        For each name or group the index of a factor, counting the probes after the structure's own factors; the
+        probes.
+
+    Raises:
+        PlanError: if the variables of a group live in plates of which none contain all others.
 
     >>> graph = Structure((FactorShape(("z",), frozenset({"data"})),), (("z", 2), ("data", 9)),
     ...                   (("z", frozenset({"data"})),), (("data", 1.0),))
@@ -50,22 +66,37 @@ def readouts(structure: Structure, names: Iterable[str]) -> tuple[dict[str, int]
     ({'z': 1}, (FactorShape(inputs=('data', 'z'), plates=frozenset({'data'}), scale=None),))
     """
     sizes, ordinals = dict(structure.sizes), dict(structure.variables)
-    smallest: dict[str, tuple[int, int]] = {}
+    users: dict[str, list[tuple[int, int]]] = {}
     for index, factor in enumerate(structure.factors):
-        elements = 1
-        for each in factor.inputs:
-            elements *= sizes[each]
+        elements = math.prod([sizes[name] for name in factor.inputs])
         for name in factor.inputs:
-            if ordinals.get(name, frozenset((None,))) <= set(factor.inputs):
-                smallest[name] = min(smallest.get(name, (elements, index)), (elements, index))
-    mentioned = {name for factor in structure.factors for name in factor.inputs}
-    wanted = tuple(names)
-    found: dict[str, int] = {}
+            users.setdefault(name, []).append((elements, index))
+    asked = tuple(wanted)
+    unmentioned = [each for each in ordinals if each not in users and each not in asked]
+    found: dict[Readout, int] = {}
     probes: list[FactorShape] = []
-    for name in (*wanted, *(each for each in ordinals if each not in mentioned and each not in wanted)):
-        if name in smallest:
-            found[name] = smallest[name][1]
+    for each in (*asked, *unmentioned):
+        names = (each,) if isinstance(each, str) else each
+        home = _common_home(ordinals, names)
+        scope = home.union(names, structure.batch)
+        showing = [use for use in users.get(names[0], ()) if scope.issubset(structure.factors[use[1]].inputs)]
+        if showing:
+            found[each] = min(showing)[1]
         else:
-            found[name] = len(structure.factors) + len(probes)
-            probes.append(FactorShape((*sorted(ordinals[name]), name), ordinals[name], None))
-    return {name: found[name] for name in wanted}, tuple(probes)
+            found[each] = len(structure.factors) + len(probes)
+            probes.append(FactorShape((*structure.batch, *sorted(home), *names), home, None))
+    return {each: found[each] for each in asked}, tuple(probes)
+
+
+def _common_home(ordinals: Mapping[str, frozenset[str]], names: tuple[str, ...]) -> frozenset[str]:
+    """The plates of the group's innermost variable, in which all others must be seen."""
+    innermost = max(names, key=lambda name: len(ordinals[name]))
+    for name in names:
+        if not ordinals[name] <= ordinals[innermost]:
+            mine, others = sorted(ordinals[name]), sorted(ordinals[innermost])
+            raise PlanError(
+                f"{name!r} lives in the plates {mine} and {innermost!r} in {others}: they have no elements in common, "
+                "so they have no joint table for each element. Ask for variables of which one lives in the plates of "
+                "all others."
+            )
+    return ordinals[innermost]

@@ -1,0 +1,140 @@
+"""What a sweep does at each group: the operations of one algebra, and what they leave for the way back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sumout.execute import kernels
+from sumout.execute.kernels import Trust
+from sumout.plan import Group
+
+
+class Record(NamedTuple):
+    """What is kept of one group: no more than what its reader needs."""
+
+    operands: tuple[Tensor, ...] = ()
+    product: kernels.Product | None = None
+    result: Tensor | None = None
+
+
+class Algebra(Protocol):
+    """Sums and products on tables; a group is known by its number."""
+
+    def forward(self, number: int, group: Group, operands: tuple[Tensor, ...]) -> tuple[Tensor, Record]:
+        """The group's result, and what ``backward`` needs."""
+
+    def backward(self, group: Group, record: Record, incoming: Tensor) -> tuple[Tensor, ...]:
+        """From what came back for the group's result to what goes back to its operands."""
+
+
+def multiplied(group: Group, x: Tensor) -> Tensor:
+    """A product over plates, in logarithms."""
+    result = x.sum(group.gone) if group.gone else x
+    return result * group.times if group.times != 1.0 else result
+
+
+def spread(group: Group, incoming: Tensor) -> Tensor:
+    """What came back for a sum or a product over some dimensions, for each of their elements."""
+    return incoming.reshape(*group.result_shape, *[1] * len(group.gone)).expand(group.shapes[0])
+
+
+class LogSum:
+    """Sums of probabilities given as logarithms; ``backward`` hands back beliefs, the derivatives by log-tables.
+
+    Args:
+        trust: how each group's matrix product is made. It is raised where that turns out to be not enough.
+        deferred: whether this is found out after the sweep, by ``distrust``, so that nothing waits for the device
+            within it; else a product is made again on the spot.
+    """
+
+    def __init__(self, trust: list[Trust], deferred: bool) -> None:
+        self.trust = trust
+        self.deferred = deferred
+        self._wrong: list[tuple[int, Tensor]] = []
+
+    def forward(self, number: int, group: Group, operands: tuple[Tensor, ...]) -> tuple[Tensor, Record]:
+        x = operands[0]
+        if group.kind == "sum":
+            return kernels.log_sum_exp(x, group.gone), Record(operands)
+        if group.kind == "product":
+            return multiplied(group, x), Record()
+        of_lhs, of_rhs, _ = group.matrices
+        lhs, rhs = x.reshape(of_lhs), operands[1].reshape(of_rhs)
+        if not group.blocks[2]:
+            return (lhs + rhs).reshape(group.result_shape), Record()
+        result, product, wrong = kernels.log_matmul(lhs, rhs, self.trust[number])
+        if wrong is not None:
+            if self.deferred:
+                self._wrong.append((number, wrong))
+            elif wrong.item():
+                self.trust[number] = Trust(self.trust[number] + 1)
+                return self.forward(number, group, operands)
+        return result.reshape(group.result_shape), Record(product=product)
+
+    def backward(self, group: Group, record: Record, incoming: Tensor) -> tuple[Tensor, ...]:
+        if group.kind == "sum":
+            return (kernels.log_sum_exp_adjoint(record.operands[0], incoming, group.gone),)
+        if group.kind == "product":
+            return (spread(group, incoming * group.times if group.times != 1.0 else incoming),)
+        incoming = incoming.reshape(group.matrices[2])
+        if record.product is None:
+            of_lhs, of_rhs = incoming.sum(-1), incoming.sum(-2)
+        else:
+            of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, incoming)
+        return of_lhs.reshape(group.shapes[0]), of_rhs.reshape(group.shapes[1])
+
+    def distrust(self) -> bool:
+        """Looks at what was put off, all at once; whether the sweep has to be run again, with less trust."""
+        if not self._wrong:
+            return False
+        found = torch.stack([wrong for _, wrong in self._wrong]).tolist()
+        for (number, _), wrong in zip(self._wrong, found, strict=True):
+            if wrong:
+                self.trust[number] = Trust(self.trust[number] + 1)
+        return any(found)
+
+
+class Maximum:
+    """Maxima in the place of sums; ``backward`` hands back max-marginals.
+
+    What comes back for a result is, for each of its entries, the best value of an assignment that uses the entry.
+    What all else contributes to it is the difference to the result, and an entry of an operand adds to that what
+    the group makes of it.
+    """
+
+    def forward(self, number: int, group: Group, operands: tuple[Tensor, ...]) -> tuple[Tensor, Record]:
+        x = operands[0]
+        if group.kind == "sum":
+            return x.amax(group.gone), Record()
+        if group.kind == "product":
+            return multiplied(group, x), Record()
+        of_lhs, of_rhs, _ = group.matrices
+        lhs, rhs = x.reshape(of_lhs), operands[1].reshape(of_rhs)
+        result = kernels.max_matmul(lhs, rhs) if group.blocks[2] else lhs + rhs
+        return result.reshape(group.result_shape), Record()
+
+    def backward(self, group: Group, record: Record, incoming: Tensor) -> tuple[Tensor, ...]:
+        if group.kind == "product":
+            return (spread(group, incoming),)
+        result = record.result
+        assert result is not None
+        if group.kind == "sum":
+            return (record.operands[0] + spread(group, _others(incoming, result)),)
+        of_lhs, of_rhs, of_result = group.matrices
+        incoming = incoming.reshape(of_result)
+        if not group.blocks[2]:
+            best_lhs, best_rhs = incoming.amax(-1), incoming.amax(-2)
+        else:
+            lhs, rhs = record.operands[0].reshape(of_lhs), record.operands[1].reshape(of_rhs)
+            others = _others(incoming, result.reshape(of_result))
+            best_lhs = lhs + kernels.max_matmul(others, rhs.mT)
+            best_rhs = rhs + kernels.max_matmul(lhs.mT, others)
+        return best_lhs.reshape(group.shapes[0]), best_rhs.reshape(group.shapes[1])
+
+
+def _others(best: Tensor, result: Tensor) -> Tensor:
+    """What is possible beside an entry of a result; nothing beside one that is impossible."""
+    return torch.where(result > -torch.inf, best - result, -torch.inf)
