@@ -197,7 +197,8 @@ def test_data_without_a_plate_are_refused(size: int) -> None:
         sample("x", dist.Normal(z, 1.0), obs=torch.zeros(size))
 
     message = r"Site 'x' varies along dim -1 \(size \d\), which belongs to no plate"
-    with pytest.raises(PlateError, match=message):
-        infer.log_evidence(model)()
-    with pytest.raises(PlateError, match=message):
-        infer.TraceEnum_ELBO().loss(model, lambda: None)
+    for nesting in (None, 0, 1):
+        with pytest.raises(PlateError, match=message):
+            infer.log_evidence(model, max_plate_nesting=nesting)()
+        with pytest.raises(PlateError, match=message):
+            infer.TraceEnum_ELBO(max_plate_nesting=nesting).loss(model, lambda: None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import pytest
 import torch
 
 import sumout.distributions as dist
-from sumout import infer, markov, param, plate, poutine, sample, vectorized_markov
+from sumout import get_param_store, infer, markov, param, plate, poutine, sample, vectorized_markov
 from sumout.errors import ModelError
 
 LENGTH = 5
@@ -102,8 +103,6 @@ def test_objectives_do_not_depend_on_how_the_chain_is_told(
 
 
 def test_gradients_reach_the_guide() -> None:
-    from sumout import get_param_store
-
     with get_param_store().scope():
 
         def guide() -> None:
@@ -247,3 +246,89 @@ def test_steps_reparameterized_by_name() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     with pytest.raises(ModelError, match="reparameterizers of their own"):
         poutine.reparam(observed, config=config)(LOOPS["history 1"])
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [lambda: markov(range(LENGTH)), lambda: markov(range(LENGTH), name="zeit")],
+    ids=["unnamed", "other"],
+)
+def test_chains_of_other_names_are_not_matched_and_that_is_said(loop: Any) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        infer.Trace_ELBO().loss(lambda: walk(loop), lambda: independent(LOOPS["history 0"]))
+    extra, lacking = (str(each.message) for each in told)
+    assert "'x_slice(0, 5, None)' is in the guide but is no latent site" in extra
+    assert "drawn from the prior: ['x_0', 'x_1', 'x_2', 'x_3', 'x_4']" in lacking
+
+
+def test_a_guide_with_more_steps_is_told() -> None:
+    def guide() -> None:
+        for t in vectorized_markov("time", LENGTH + 1, dim=-1, history=0):
+            sample(f"x_{t}", dist.Normal(torch.zeros(LENGTH + 1)[t], 0.1))
+
+    with pytest.warns(UserWarning, match="Site 'x_5' is in the guide"):
+        infer.Trace_ELBO().loss(lambda: walk(LOOPS["history 1"]), guide)
+
+
+@pytest.mark.parametrize("of_model", ["loop", "history 1"])
+def test_names_with_several_numbers(of_model: str) -> None:
+    def model() -> None:
+        for t in LOOPS[of_model]():
+            sample(f"x0_{t}_1", dist.Normal(0.0, 1.0), obs=None)
+
+    def guide() -> None:
+        for t in LOOPS["history 0"]():
+            sample(f"x0_{t}_1", dist.Normal(LOCS[t], 0.1))
+
+    drawn = poutine.trace(guide).get_trace()
+    trace = poutine.trace(poutine.replay(model, trace=drawn)).get_trace()
+    values = drawn.nodes["x0_slice(0, 5, None)_1"]["value"]
+    torch.testing.assert_close(
+        torch.as_tensor(trace.log_prob_sum()),
+        dist.Normal(0.0, 1.0).log_prob(values).sum(),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+def test_steps_of_a_chain_are_not_independent_for_score_functions() -> None:
+    """The exact expectation of the estimated gradient, over all values of a guide's discrete steps."""
+    move = torch.tensor([[0.9, 0.1], [0.3, 0.7]], dtype=torch.float64)
+    logits = torch.tensor([0.3, -0.4, 0.8], dtype=torch.float64)
+
+    def model() -> None:
+        x: Any = torch.tensor(0)
+        for t in vectorized_markov("time", 3, dim=-1):
+            x = sample(f"x_{t}", dist.Categorical(move[x.long()]))
+            sample(f"y_{t}", dist.Normal(x.double(), 1.0), obs=DATA[:3][t])
+
+    def guide() -> None:
+        logit = param("logit", logits.clone())
+        sample("x_0", dist.Bernoulli(logits=logit[0]))
+        for t in markov(range(1, 3), dim=-1, name="time", history=0):
+            sample(f"x_{t}", dist.Bernoulli(logits=logit[t]))
+
+    def log_joint_of(states: torch.Tensor) -> torch.Tensor:
+        before = torch.cat([torch.zeros(1, dtype=torch.long), states[:-1]])
+        return move[before, states].log().sum() + dist.Normal(states.double(), 1.0).log_prob(DATA[:3]).sum()
+
+    with get_param_store().scope():
+        guide()
+        leaf = dict(get_param_store().named_parameters())["logit"]
+        found = torch.zeros(3, dtype=torch.float64)
+        expected = torch.zeros((), dtype=torch.float64)
+        probs = logits.clone().requires_grad_()
+        for states in itertools.product((0, 1), repeat=3):
+            values = torch.tensor(states)
+            log_q = dist.Bernoulli(logits=probs).log_prob(values.double()).sum()
+            expected = expected + log_q.exp() * (log_joint_of(values) - log_q)
+            data = {"x_0": values[0].double(), "x_slice(1, 3, None)": values[1:].double()}
+            fixed = poutine.Trace()
+            for name, value in data.items():
+                fixed.add_node(name, name=name, type="sample", value=value, fn=None, infer={})
+            loss = infer.Trace_ELBO().differentiable_loss(model, poutine.replay(guide, trace=fixed))
+            (gradient,) = torch.autograd.grad(-loss, [leaf])
+            found += log_q.exp().detach() * gradient
+        (exact,) = torch.autograd.grad(expected, [probs])
+        torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-10)

@@ -30,6 +30,7 @@ from sumout import (
 from sumout.errors import EnumerationError, ModelError
 from sumout.infer.program import EnumeratedProgram
 from sumout.lower import lower
+from sumout.settings import settings
 
 
 @pytest.fixture(autouse=True)
@@ -370,3 +371,54 @@ def test_no_warning_is_given() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         infer.marginals(Chain(4, 1, 2, 2, True, True, True, True, True, True, 1.0, 0).program(at_once))()
+
+
+# ------------------------------------------------------------------------- steps that are not all alike
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("name", ["x_{}", "x_{}_0", "{}_x_1"])
+def test_a_site_that_is_observed_in_later_steps_only_is_refused(
+    length: int, validation: bool, name: str
+) -> None:
+    def model(loop: Any) -> None:
+        x: Any = torch.tensor(0.0)
+        for t in loop(length, 1, -1):
+            obs = None if isinstance(t, int) and t == 0 else torch.ones(length)[t]
+            x = sample(name.format(t), dist.Bernoulli(0.2 + 0.5 * x), obs=obs)
+            sample(f"y_{t}", dist.Normal(x, 1.0), obs=torch.zeros(length)[t])
+
+    infer.log_evidence(model)(step_by_step)
+    with settings.override(validation=validation), pytest.raises(ModelError, match="is enumerated"):
+        infer.log_evidence(model)(at_once)
+
+
+def test_data_of_later_steps_only_are_refused_where_they_are_looked_back_at() -> None:
+    def model() -> None:
+        for t in vectorized_markov("time", 5):
+            x = sample(f"x_{t}", dist.Bernoulli(0.4))
+            if not isinstance(t, int):
+                sample(f"y_{t}", dist.Normal(x, 1.0), obs=torch.zeros(5)[t])
+
+    with pytest.raises(ModelError, match="'y_0' is missing"):
+        infer.log_evidence(model)()
+
+
+@given(st.integers(2, 5))
+def test_latent_sites_and_factors_of_later_steps_only(length: int) -> None:
+    """They need no first step where nothing looks back at it."""
+
+    def model(loop: Any) -> None:
+        x = torch.tensor(0)
+        move = torch.tensor([[0.9, 0.1], [0.3, 0.7]], dtype=torch.float64)
+        for t in loop(length, 1, -1):
+            x = sample(f"x_{t}", dist.Categorical(move[x]))
+            if not isinstance(t, int) or t > 0:
+                w = sample(f"w_{t}", dist.Categorical(move[x]))
+                factor(f"f_{t}", 0.3 * w.double())
+
+    expected, found = (infer.marginals(model)(loop) for loop in (step_by_step, at_once))
+    torch.testing.assert_close(found.log_evidence, expected.log_evidence, rtol=1e-12, atol=1e-12)
+    for name in expected:
+        torch.testing.assert_close(found[name].probs, expected[name].probs, rtol=1e-10, atol=1e-12)

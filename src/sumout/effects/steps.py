@@ -189,11 +189,66 @@ def joined(values: Sequence[Tensor], axis: int) -> Tensor:
     )
 
 
-def assembled(site: Message, given: Mapping[str, Any]) -> tuple[Tensor, tuple[str, ...]] | None:
-    """A value for a site of a chain from values that are given for its steps under other names.
+def sources(site: Message, given: Collection[str]) -> list[tuple[str, int, int]]:
+    """Where values for the steps of a site of a chain are found under other names.
 
     A model may take many steps at once where a guide loops, or the other way round; a history of another length
-    gives other slices.
+    gives other slices. Sites of a trace are passed over that belong to a chain of another name.
+
+    Args:
+        site: a site of a chain that has a name.
+        given: names of sites; the nodes of a trace, or any other values by name, will do.
+
+    Returns:
+        Names, each with the first and last-but-one step that its value is for, in the order of the steps that
+        they are to be used from; nothing if there is nothing for any of them.
+
+    Raises:
+        ModelError: if there is something for some steps only.
+    """
+    step: ChainStep = site.infer["_chain"]
+    usable = [name for name in given if _may_be_of(step.chain, given, name)]
+    found: list[tuple[str, int, int]] = []
+    missing = ""
+    for before, after in _families(site.name or "", step):
+        slices = slices_in(usable, before, after)
+        singles = set(usable)
+        found, missing, t = [], "", step.start
+        while t < step.stop:
+            single = f"{before}{t}{after}"
+            wider = [each for each in slices if each[1] <= t < each[2]]
+            if single in singles:
+                found.append((single, t, t + 1))
+            elif wider:
+                found.append(max(wider, key=lambda each: each[2]))
+            else:
+                missing = missing or single
+            t = max(t + 1, found[-1][2] if found and not missing else t + 1)
+        if found:
+            break
+    if found and missing:
+        raise ModelError(
+            f"Site {site.name!r} stands for several steps of chain {step.chain!r}, and values are given for some only: "
+            f"{', '.join(name for name, _, _ in found)}. Give all or none; {missing} is missing."
+        )
+    return found
+
+
+def _may_be_of(chain: str, given: Any, name: str) -> bool:
+    found = given[name] if isinstance(given, Mapping) else None
+    return not isinstance(found, Message) or found.infer.get("_chain", (chain,))[0] == chain
+
+
+def _families(name: str, step: ChainStep) -> list[tuple[str, str]]:
+    """What may stand before and after the step in a name that has several numbers."""
+    if step.dim is not None:
+        return [family(name, step)]
+    matches = re.finditer(rf"(?<!\d){re.escape(step.label)}(?!\d)", name)
+    return [(name[: match.start()], name[match.end() :]) for match in matches][::-1]
+
+
+def assembled(site: Message, given: Mapping[str, Any]) -> tuple[Tensor, tuple[str, ...]] | None:
+    """A value for a site of a chain from values that are given for its steps under other names.
 
     Args:
         site: a site of a chain that has a name.
@@ -206,32 +261,17 @@ def assembled(site: Message, given: Mapping[str, Any]) -> tuple[Tensor, tuple[st
         ModelError: if there is something for some of its steps only.
     """
     step: ChainStep = site.infer["_chain"]
-    before, after = family(site.name or "", step)
-    slices = slices_in(given, before, after)
     event_dim = site.plain_fn.event_dim
     parts: list[Tensor] = []
     names: list[str] = []
-    missing: list[int] = []
-    t = step.start
-    while t < step.stop:
-        name, start, stop = f"{before}{t}{after}", t, t + 1
-        if name not in given:
-            name, start, stop = max(
-                (each for each in slices if each[1] <= t < each[2]),
-                key=lambda each: each[2],
-                default=("", 0, 0),
-            )
-        if not name:
-            missing.append(t)
-            t += 1
-            continue
+    t, dim = step.start, step.dim
+    for name, start, stop in sources(site, given):
         found = given[name]
-        value, dim = (
-            (found.value, found.infer.get("_chain", step).dim)
-            if isinstance(found, Message)
-            else (found, None)
-        )
-        dim = (step.along if step.dim is None else step.dim) if dim is None else dim
+        of_found = found.infer.get("_chain") if isinstance(found, Message) else None
+        value = found.value if isinstance(found, Message) else found
+        dim = step.along if step.dim is None else step.dim
+        if of_found is not None and of_found.dim is not None:
+            dim = of_found.dim
         if dim is None and stop - start > 1:
             raise ModelError(
                 f"Site {site.name!r} would take its value from {name!r}, whose dimension of steps is not known. "
@@ -241,17 +281,14 @@ def assembled(site: Message, given: Mapping[str, Any]) -> tuple[Tensor, tuple[st
         if dim is None:
             parts.append(value)
         else:
-            along = values_along(value, dim - event_dim, ChainStep(step.chain, start, stop, dim))
+            along = values_along(
+                torch.as_tensor(value), dim - event_dim, ChainStep(step.chain, start, stop, dim)
+            )
             parts.append(along.narrow(dim - event_dim, t - start, until - t))
         names.append(name)
         t = until
     if not names:
         return None
-    if missing:
-        raise ModelError(
-            f"Site {site.name!r} stands for several steps of chain {step.chain!r}, and values are given for some only: "
-            f"{', '.join(names)}. Give all or none; {before}{missing[0]}{after} is missing."
-        )
     if step.dim is not None:
         return joined(parts, step.dim - event_dim), tuple(names)
     (value,) = parts

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sumout.effects import CondIndepStackFrame, Message
-from sumout.infer.pair import frames
+from sumout.infer.pair import cost, frames
 
 Frames = frozenset[CondIndepStackFrame]
 
@@ -83,7 +83,7 @@ def subtract_guide(
         return elbo
     costs = PlateCosts(
         (plates, term.detach())
-        for plates, term in (*model_costs(), *((frames(site), -site["log_prob"]) for site in guide))
+        for plates, term in (*model_costs(), *((plates, -term) for plates, term in map(cost, guide)))
     )
     scores = [(score * costs.seen_from(frames(site))).sum() for site, score in by_score]
     surrogate: Tensor = torch.stack(scores).sum() - sum(entropies)

@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from sumout.effects import CondIndepStackFrame, Message, Trace
 from sumout.effects.handlers import BlockMessenger, ReplayMessenger, enum, trace
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.messenger import level_outside
 from sumout.effects.random_state import kept_rng_state
-from sumout.effects.steps import names_of_steps
+from sumout.effects.steps import names_of_steps, sources, unrolled_step
 from sumout.effects.trace import sample_sites, tensor_plates
 from sumout.errors import EnumerationError, ModelError, PlateError, nearest
 from sumout.infer.program import Rehearsal, check_declared, plate_nesting
@@ -23,8 +25,19 @@ Kwargs = Mapping[str, Any]
 
 
 def frames(site: Message) -> frozenset[CondIndepStackFrame]:
-    """The plates of a site that are tensor dimensions."""
-    return frozenset(tensor_plates(site).values())
+    """The plates of a site that are tensor dimensions; the steps of a chain are not independent, so they are none."""
+    step = unrolled_step(site)
+    chain = None if step is None else step.chain
+    return frozenset([frame for frame in tensor_plates(site).values() if frame.name != chain])
+
+
+def cost(site: Message) -> tuple[frozenset[CondIndepStackFrame], Tensor]:
+    """A site's plates and its log-probability over these: that of all steps of a chain is one term."""
+    log_prob: Tensor = site["log_prob"]
+    step = unrolled_step(site)
+    if step is not None and step.dim is not None and log_prob.dim() >= -step.dim:
+        log_prob = log_prob.sum(step.dim, keepdim=True)
+    return frames(site), log_prob
 
 
 def trace_pair(
@@ -94,18 +107,21 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
     for name, site in guide.items():
         if name in model:
             _check_shapes(model[name], site)
-    # The two may take the steps of a chain in different ways: what counts are single steps.
-    of_model = {name for site in model.values() for name in names_of_steps(site)}
-    of_guide = {name for site in guide.values() for name in names_of_steps(site)}
+    lacking: list[str] = []
+    used: set[str] = set()
+    for name, site in model.items():
+        # The two may take the steps of a chain in different ways.
+        taken = [name] if name in guide else [each for each, _, _ in _sources(site, guide)]
+        used.update(taken)
+        if not taken and site.enum_dim is None:
+            lacking.append(name)
+    steps = {each for site in model.values() for each in names_of_steps(site)}
     extra = [
-        name
+        each
         for name, site in guide.items()
-        if of_model.isdisjoint(names_of_steps(site)) and not site.infer.get("is_auxiliary")
-    ]
-    lacking = [
-        name
-        for name, site in model.items()
-        if site.enum_dim is None and not of_guide.issuperset(names_of_steps(site))
+        if not site.infer.get("is_auxiliary")
+        for each in ([name] if name not in used else names_of_steps(site))
+        if name not in used or each not in steps
     ]
     if extra:
         told = [
@@ -128,6 +144,10 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
             "the guide, or enumerate the discrete ones (config_enumerate with TraceEnum_ELBO).",
             stacklevel=level_outside(),
         )
+
+
+def _sources(site: Message, guide: Mapping[str, Message]) -> list[tuple[str, int, int]]:
+    return sources(site, guide) if "_chain" in site.infer else []
 
 
 def _check_shapes(model: Message, guide: Message) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch import Tensor
@@ -14,8 +14,9 @@ from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenge
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
-from sumout.errors import EnumerationError, PlateError
+from sumout.errors import EnumerationError, PlateError, SumoutError
 from sumout.infer.enumerate import config_enumerate
+from sumout.settings import settings
 
 _ROOM = 8
 """Dimensions more that plates get in a run after one in which they collided with enumerated values."""
@@ -76,6 +77,17 @@ def check_declared(trace: Trace) -> None:
                     )
 
 
+@contextmanager
+def as_far_as_it_runs() -> Iterator[None]:
+    """For a trial run that nothing but a check needs: where the program itself fails, there is nothing to say."""
+    try:
+        yield
+    except SumoutError:
+        raise
+    except Exception:
+        return
+
+
 class Rehearsal(Messenger):
     """Lets a trial run draw what a chain would not: its numbers are not used."""
 
@@ -95,6 +107,7 @@ class EnumeratedProgram:
         self.program = program
         self.fixed = max_plate_nesting is not None
         self.max_plate_nesting = max_plate_nesting
+        self.tried = False
 
     def trace(self, *args: Any, **kwargs: Any) -> Trace:
         """Runs the program once and checks that it can be solved exactly.
@@ -105,6 +118,10 @@ class EnumeratedProgram:
         """
         if self.max_plate_nesting is None:
             self.max_plate_nesting = guess_plate_nesting(self.program, *args, **kwargs)
+        elif not self.tried and settings.validation:
+            with as_far_as_it_runs():
+                guess_plate_nesting(self.program, *args, **kwargs)
+        self.tried = True
         nesting = self.max_plate_nesting
         marked = config_enumerate(self.program)
         try:
@@ -151,6 +168,17 @@ def _refuse(site: Message) -> None:
             "Mark it infer={'enumerate': 'parallel'}."
         )
     family = innermost(site.plain_fn)
+    if getattr(site.plain_fn, "has_enumerate_support", False):
+        if site.infer.get("enumerate") == "parallel":
+            raise EnumerationError(
+                f"Site {site.name!r} is latent and has a value that a handler gave it, as replay does: it is fixed, so "
+                "it is not summed out, and no observation either. To observe the value use condition in the place of "
+                "replay; to sum the site out leave the handler out."
+            )
+        raise EnumerationError(
+            f"Site {site.name!r} is latent and marked infer={{'enumerate': None}}, so it is not summed out. "
+            "Mark it infer={'enumerate': 'parallel'}, or observe it."
+        )
     if getattr(family, "has_enumerate_support", False):
         raise EnumerationError(
             f"Site {site.name!r} is latent with {type(family).__name__} in an event of shape "

@@ -11,7 +11,7 @@ from sumout.effects import Message
 from sumout.effects.trace import sample_sites
 from sumout.infer.elbo import ELBO
 from sumout.infer.estimator import subtract_guide
-from sumout.infer.pair import Args, Kwargs, Program, check_plates, frames, trace_pair
+from sumout.infer.pair import Args, Kwargs, Program, check_plates, cost, trace_pair
 from sumout.settings import settings
 
 
@@ -51,9 +51,7 @@ class Trace_ELBO(ELBO):
         if settings.validation:
             check_plates((*model_sites, *guide_sites))
         log_model = torch.as_tensor(model_trace.log_prob_sum())
-        return subtract_guide(
-            log_model, guide_sites, lambda: [(frames(site), site["log_prob"]) for site in model_sites]
-        )
+        return subtract_guide(log_model, guide_sites, lambda: map(cost, model_sites))
 
 
 def _warn_if_marked(guide: list[Message]) -> None:

@@ -16,7 +16,7 @@ from sumout.errors import EnumerationError, ImpossibleEvidenceError
 from sumout.factors import FactorGraph
 from sumout.infer.elbo import ELBO
 from sumout.infer.estimator import Frames, subtract_guide
-from sumout.infer.pair import Args, Kwargs, Program, check_plates, frames, trace_pair
+from sumout.infer.pair import Args, Kwargs, Program, check_plates, cost, trace_pair
 from sumout.infer.readout import latent_sites, site_marginal
 from sumout.infer.solve import solve
 from sumout.lower import lower
@@ -110,7 +110,7 @@ def _costs(model: Trace, graph: FactorGraph, log_model: Tensor) -> Iterable[tupl
     }
     for site in sample_sites(model):
         if not is_lookback(site) and touched.isdisjoint(names_in_loop(site)):
-            yield frames(site), site["log_prob"]
+            yield cost(site)
             log_model = log_model - site["log_prob_sum"]
     yield frozenset(), log_model
 

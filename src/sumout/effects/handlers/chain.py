@@ -16,6 +16,7 @@ from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
 from sumout.effects.stack import state
 from sumout.effects.steps import ChainStep, Steps, family, joined, values_along
+from sumout.effects.trace import site_is_factor
 from sumout.errors import ModelError
 from sumout.settings import settings
 
@@ -59,6 +60,9 @@ class VectorizedMarkov(MarkovMessenger):
     and a history of 1 the loop gives ``0``, ``[0, 1, 2, 3, 4]`` and ``[1, 2, 3, 4, 5]``: what a site is in the
     second, the sites of the third look back at. Sites of steps that are only looked back at are masked. With
     ``history=0`` the chain is a plate.
+
+    The body must not look back further than ``history`` steps: what a list of its own holds there are not
+    earlier steps of the chain.
 
     Every sample site's ``infer["_chain"]`` tells the step.
 
@@ -132,11 +136,9 @@ class VectorizedMarkov(MarkovMessenger):
     def _pyro_post_sample(self, msg: Message) -> None:
         infer = msg.infer
         step = infer.get("_chain")
-        fixed = infer.pop("_undrawable", None) is not None or (step is not None and step.dim is None)
-        if step is None or not fixed or not settings.validation or infer.get("_deterministic"):
-            return
-        known = family(msg.name or "", step)
-        self._contexts.given.setdefault(known, []).append((step, msg))
+        settled = infer.pop("_undrawable", None) is not None or (step is not None and step.dim is None)
+        if step is not None and settled and not infer.get("_deterministic") and not site_is_factor(msg):
+            self._contexts.given[msg.name or ""] = msg
 
 
 class _Frame(PlateMessenger):
@@ -151,40 +153,61 @@ class _Frame(PlateMessenger):
         pass
 
 
-def _check_lookbacks(given: dict[tuple[str, str], list[tuple[ChainStep, Message]]]) -> None:
+def _check_lookbacks(given: dict[str, Message]) -> None:
     """Checks that what is looked back at is what the chain is.
 
+    Args:
+        given: the sites of a chain that has run, without deterministic ones and factors.
+
     Raises:
-        ModelError: if values that were given to the steps contradict each other, or only some were given.
+        ModelError: if a site has a value where the chain has another one, or has none, or is enumerated.
     """
-    for sites in given.values():
-        enumerated = [site for _, site in sites if site.enum_dim is not None]
-        fixed = [site for _, site in sites if site.enum_dim is None]
-        if enumerated and fixed and any(step.dim is not None for step, site in sites if site in fixed):
+    families: dict[tuple[str, str], list[Message]] = {}
+    for name, site in given.items():
+        step: ChainStep = site.infer["_chain"]
+        if step.dim is not None:
+            families.setdefault(family(name, step), []).append(site)
+    for (before, after), sites in families.items():
+        scored = [site for site in sites if site.infer["_chain"].scored]
+        looked_back = [site for site in sites if not site.infer["_chain"].scored]
+        if not scored or not looked_back:
+            continue
+        start = min(site.infer["_chain"].start for site in looked_back)
+        singles = [f"{before}{t}{after}" for t in range(start, scored[0].infer["_chain"].start)]
+        fixed = [site for site in looked_back if site.enum_dim is None]
+        for site in fixed:
+            for other in (*singles, scored[0].name or ""):
+                if other not in given or given[other].enum_dim is not None:
+                    kind = "enumerated" if other in given else "missing"
+                    raise ModelError(
+                        f"Site {site.name!r}, which is looked back at, has a value, and {other!r} is {kind}. "
+                        "Treat a site alike in all steps of a chain, or loop step by step: markov without dim."
+                    )
+        if scored[0].enum_dim is None and len(fixed) < len(looked_back):
             raise ModelError(
-                f"Site {fixed[0].name!r} has a value and {enumerated[0].name!r} is enumerated, though they share "
-                "steps of one chain. Give values for all steps or for none, or loop: markov without dim."
+                f"Site {scored[0].name!r} has a value and {looked_back[0].name!r}, which is looked back at, is "
+                "enumerated. Treat a site alike in all steps of a chain, or loop step by step: markov without dim."
             )
-        if fixed and not enumerated:
-            _check_values(sites)
+        if fixed and settings.validation:
+            _check_values([given[name] for name in singles], scored[0], fixed)
 
 
-def _check_values(sites: list[tuple[ChainStep, Message]]) -> None:
+def _check_values(singles: list[Message], scored: Message, looked_back: list[Message]) -> None:
     """Compares windows of the whole chain with what was looked back at."""
-    chain = {step.start: (step, site) for step, site in sites if step.scored}
-    looked_back = [(step, site) for step, site in sites if not step.scored]
-    if not chain or any(not isinstance(site.value, Tensor) for _, site in sites):
+    sites = [*singles, scored]
+    if any(not isinstance(site.value, Tensor) for site in (*sites, *looked_back)):
         return
-    last, _ = chain[max(chain)]
-    if last.dim is None:
-        return
-    axis = last.dim - sites[0][1].plain_fn.event_dim
-    first = min(chain)
-    whole = joined([values_along(site.value, axis, step) for _, (step, site) in sorted(chain.items())], axis)
-    for step, site in looked_back:
+    axis = scored.infer["_chain"].dim - scored.plain_fn.event_dim
+    whole = joined([values_along(site.value, axis, site.infer["_chain"]) for site in sites], axis)
+    first = sites[0].infer["_chain"].start
+    for site in looked_back:
+        step: ChainStep = site.infer["_chain"]
         window = whole.narrow(axis, step.start - first, step.stop - step.start)
-        back, ahead = torch.broadcast_tensors(site.value, window)  # type: ignore[no-untyped-call]
-        if not torch.equal(back, ahead):
+        # Enumerated values that are observed have dimensions of their own; missing data may be NaN.
+        alike = [each.dim() == site.value.dim() for each in (window, site.value)]
+        if all(alike) and not bool(
+            ((site.value == window) | ((site.value != site.value) & (window != window))).all()
+        ):
             raise ModelError(
                 f"Site {site.name!r} looks back at other values than the chain has in these steps. "
                 "Give both the same, or loop: markov without dim."

@@ -25,8 +25,8 @@ class _Contexts(threading.local):
         """Position -> the sites of the context that was left there last."""
         self.step: ChainStep | None = None
         """Where the loop of a chain with a name stands."""
-        self.given: dict[tuple[str, str], list[tuple[ChainStep, Message]]] = {}
-        """The sites of such a chain, by what stands before and after the step in their names."""
+        self.given: dict[str, Message] = {}
+        """The sites of such a chain by name, as far as they have values of their own."""
         self.last = False
         """Whether this is known to be one of the last ``history`` steps, which a program may go on from."""
 
