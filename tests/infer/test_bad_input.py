@@ -202,3 +202,34 @@ def test_data_without_a_plate_are_refused(size: int) -> None:
             infer.log_evidence(model, max_plate_nesting=nesting)()
         with pytest.raises(PlateError, match=message):
             infer.TraceEnum_ELBO(max_plate_nesting=nesting).loss(model, lambda: None)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_values_of_a_plate_are_not_used_outside_of_it(size: int) -> None:
+    """Along one dimension they would be taken for the elements of the other plate, and summed out twice."""
+    data = torch.zeros(size)
+    move = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
+
+    def into_another_plate() -> None:
+        with plate("a", size, dim=-1):
+            z = sample("z", dist.Categorical(move[0]))
+        with plate("b", size, dim=-1):
+            sample("y", dist.Normal(z, 1.0), obs=data)
+
+    def outside() -> None:
+        with plate("a", 1):
+            z = sample("z", dist.Categorical(move[0]))
+        sample("y", dist.Normal(z, 1.0), obs=torch.tensor(0.3))
+
+    def a_plate_for_each_step() -> None:
+        x = torch.tensor(0)
+        for t in markov(range(3)):
+            with plate(f"p_{t}", size):
+                x = sample(f"x_{t}", dist.Categorical(move[x]))
+                sample(f"y_{t}", dist.Normal(x, 1.0), obs=data)
+
+    for program, site in ((into_another_plate, "y"), (outside, "y"), (a_plate_for_each_step, "x_1")):
+        with pytest.raises(
+            PlateError, match=f"Site '{site}' depends on site '[zx]_?0?', which lives in plate"
+        ):
+            infer.log_evidence(program, max_plate_nesting=1)()

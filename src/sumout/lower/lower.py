@@ -36,7 +36,8 @@ def lower(trace: Trace) -> FactorGraph:
     Raises:
         EnumerationError: if a site depends on an enumerated site that it must not see, for instance one
             further back than the ``history`` of its ``markov`` context; or if samples stand for its values.
-        PlateError: if a tensor dimension at a site belongs to no plate.
+        PlateError: if a tensor dimension at a site belongs to no plate, or a site depends on one of a plate that
+            it is not in.
 
     >>> import torch
     >>> from sumout.effects.handlers import enum, trace
@@ -75,6 +76,10 @@ def lower(trace: Trace) -> FactorGraph:
     homes = {name: variable.plates for name, variable in variables.items()}
     tables = _of_one_dtype(log_probs(scored, homes))
     factors = [_factor(site, table, order) for site, table in zip(scored, tables, strict=True)]
+    for site, factor in zip(scored, factors, strict=True):
+        for name in factor.inputs:
+            if name in homes and not homes[name] <= factor.plates:
+                raise _outside(site, name, homes[name] - factor.plates)
     graph = FactorGraph(tuple(factors), variables, plates)
     return unroll(graph, sites) if any(map(unrolled_step, sites)) else graph
 
@@ -157,6 +162,15 @@ def _power(site: Message, inputs: list[str], variables: Collection[str]) -> floa
     weight = plate_weight(site)
     # Rounding must not make a power of the quotient: 14 digits of it are kept, however small it is.
     return 1.0 if scale == weight else float(f"{scale / weight:.14g}")
+
+
+def _outside(site: Message, name: str, plates: Collection[str]) -> PlateError:
+    listed = ", ".join(map(repr, sorted(plates)))
+    return PlateError(
+        f"Site {site.name!r} depends on site {name!r}, which lives in plate {listed}, and is outside of it: each "
+        "element has a value of its own, and none is the one that is meant. Put both into one plate (make it once, "
+        "p = plate(...), and enter it twice), or loop over the plate's elements."
+    )
 
 
 def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Exception:
