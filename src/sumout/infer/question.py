@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from sumout.effects import Message, Trace
 from sumout.errors import EvidenceError, ImpossibleEvidenceError, ModelError, nearest
 from sumout.factors import FactorGraph
+from sumout.infer.agreement import check_agreement
+from sumout.infer.prepared import PreparedGraph, prepared_graph
 from sumout.infer.program import EnumeratedProgram
 from sumout.infer.readout import latent_sites
 from sumout.infer.rows import EvidenceTable, is_table, read_table
@@ -34,13 +36,26 @@ class Question:
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[FactorGraph, Trace | None]:
         if self.program is not None:
+            program = self.program.program
             trace = self.program.trace(*args, **kwargs)
-            return lower(trace), trace
+            graph = lower(trace)
+            check_agreement(program, lambda: program(*args, **kwargs), trace, graph)
+            return graph, trace
         assert self.graph is not None
         evidence = kwargs.pop("evidence", {})
         if args or kwargs:
             raise TypeError("A query of a FactorGraph takes one argument, evidence={name: state or index}.")
         return (self.graph.condition(evidence) if evidence else self.graph), None
+
+    def quick(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[PreparedGraph, list[tuple[str, int]]] | None:
+        """For a graph that is kept prepared, that and the states of what is observed."""
+        if self.graph is None or args or not kwargs.keys() <= {"evidence"}:
+            return None
+        evidence = kwargs.get("evidence", {})
+        prepared = prepared_graph(self.graph) if isinstance(evidence, Mapping) else None
+        return None if prepared is None else (prepared, prepared.states(evidence))
 
     def table(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -81,22 +96,33 @@ def group_of(names: str | Iterable[str]) -> tuple[str, ...]:
     return group
 
 
-def check_names(graph: FactorGraph, wanted: Iterable[Readout]) -> None:
-    """Raises ``EvidenceError`` for a name that is not one of a variable to be summed out."""
+def check_names(variables: Collection[str], wanted: Iterable[Readout]) -> None:
+    """Raises ``EvidenceError`` for a name that is not one of the variables to be summed out."""
     for each in wanted:
         for name in group_of(each):
-            if name not in graph.variables:
+            if name not in variables:
                 raise EvidenceError(
                     f"{name!r} is not summed out, so it has no marginal: it is observed, or there is no such name."
-                    f"{nearest(str(name), graph.variables)}"
+                    f"{nearest(str(name), variables)}"
                 )
 
 
-def plan_for(graph: FactorGraph, wanted: tuple[Readout, ...] = ()) -> EliminationPlan:
-    """A plan whose forward sweep is kept, checked against the memory limit."""
-    plan = make_plan(graph.structure, wanted)
-    if graph.factors:
-        plan.check_memory(settings.memory_limit, graph.factors[0].data.element_size(), backward=True)
+def plan_for(
+    graph: FactorGraph, wanted: tuple[Readout, ...] = (), *, maximised: tuple[str, ...] = ()
+) -> EliminationPlan:
+    """A plan whose forward sweep is kept and that fits into the memory limit.
+
+    Args:
+        graph: what is to be solved.
+        wanted: what is to be read out.
+        maximised: variables that are maximised after all others were summed out.
+    """
+    itemsize = graph.factors[0].data.element_size() if graph.factors else 8
+    limit = settings.memory_limit
+    plan = make_plan(
+        graph.structure, wanted, maximised=maximised, memory_limit=limit, itemsize=itemsize, backward=True
+    )
+    plan.check_memory(limit, itemsize, backward=True)
     return plan
 
 

@@ -25,14 +25,14 @@ def log_joint(graph: FactorGraph, choices: Mapping[str, Choice]) -> Tensor:
     count = max((len(choice.states) for choice in choices.values()), default=1)
     total: Tensor | float = 0.0
     for factor in graph.factors:
-        total = total + _of_factor(graph, factor, choices)
+        total = total + log_factor(graph, factor, choices)
     if not isinstance(total, Tensor):
         return torch.zeros(count)
     return total.expand(count)
 
 
-def _of_factor(graph: FactorGraph, factor: Factor, choices: Mapping[str, Choice]) -> Tensor:
-    """Shape (assignments,), or (1,) if no variable is in the factor."""
+def log_factor(graph: FactorGraph, factor: Factor, choices: Mapping[str, Choice]) -> Tensor:
+    """A factor at some assignments, multiplied over its plates: shape (assignments,), or (1,) without variables."""
     around: dict[str, None] = {}
     for name in factor.inputs:
         around.update(dict.fromkeys(choices[name].plates if name in choices else (name,)))

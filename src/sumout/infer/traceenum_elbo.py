@@ -14,6 +14,7 @@ from sumout.effects.steps import is_lookback, names_in_loop
 from sumout.effects.trace import sample_sites
 from sumout.errors import EnumerationError, ImpossibleEvidenceError
 from sumout.factors import FactorGraph
+from sumout.infer.agreement import check_agreement
 from sumout.infer.elbo import ELBO
 from sumout.infer.estimator import Frames, subtract_guide
 from sumout.infer.pair import Args, Kwargs, Program, check_plates, cost, trace_pair
@@ -54,6 +55,7 @@ class TraceEnum_ELBO(ELBO):
     ) -> Tensor:
         model_trace, guide_sites = _traces(model, guide, args, kwargs, nesting or 0)
         graph = lower(model_trace)
+        check_agreement(self, lambda: model(*args, **kwargs), model_trace, graph)
         if self.strict_enumeration_warning and not graph.variables:
             warnings.warn(
                 "TraceEnum_ELBO found no site of the model to enumerate. Mark discrete sites that the guide "
@@ -80,6 +82,7 @@ class TraceEnum_ELBO(ELBO):
         nesting = self._nesting(model, guide, args, kwargs)
         model_trace, _ = _traces(model, guide, args, kwargs, nesting)
         graph = lower(model_trace)
+        check_agreement(self, lambda: model(*args, **kwargs), model_trace, graph)
         result = solve(graph, marginals=tuple(graph.variables))
         if result.value.item() == -torch.inf:
             raise ImpossibleEvidenceError(
