@@ -185,7 +185,7 @@ def _log_probs(
 ) -> dict[str, tuple[Tensor, float]] | None:
     """Each site's log-probability and the sum of its elements' sizes in a plain run; ``None`` where it fails."""
     recorder = TraceMessenger()
-    found: dict[str, tuple[Tensor, float]] | None = None
+    found: dict[str, tuple[Tensor, float]] = {}
     with as_far_as_it_runs(), kept_rng_state(), torch.no_grad(), unused_names_allowed():
         if rng_seed is not None:
             set_rng_seed(rng_seed)
@@ -194,8 +194,8 @@ def _log_probs(
         scored = [
             (site.name or "", torch.as_tensor(site["log_prob"])) for site in sample_sites(recorder.trace)
         ]
-        found = {name: (log_prob.sum(), float(log_prob.abs().sum())) for name, log_prob in scored}
-    return found
+        found |= {name: (log_prob.sum(), float(log_prob.abs().sum())) for name, log_prob in scored}
+    return found or None
 
 
 def _differ(one: Tensor, other: Tensor, size: float) -> bool:
