@@ -32,12 +32,25 @@ class DuplicateSiteError(ModelError, RuntimeError):
     """Two sites of one trace share a name; a ``RuntimeError`` too, as which programs for Pyro may catch it."""
 
 
+class ReplayError(ModelError, RuntimeError):
+    """A value to replay is no latent one; a ``RuntimeError`` too, as which programs for Pyro may catch it."""
+
+
+class UnknownSiteError(ModelError, KeyError):
+    """There is no site of this name; a ``KeyError`` too, as which programs for Pyro may catch it."""
+
+    __str__ = Exception.__str__  # that of KeyError puts the message in quotes
+
+
 class PlateError(ModelError):
     """Plates collide, or a size disagrees with data."""
 
 
-class EnumerationError(ModelError):
-    """A site cannot be enumerated, or a latent site is left that no exact method covers."""
+class EnumerationError(ModelError, NotImplementedError):
+    """A site cannot be enumerated, or a latent site is left that no exact method covers.
+
+    It is a ``NotImplementedError`` too, as which programs for Pyro may catch it.
+    """
 
 
 class GraphError(SumoutError, ValueError):

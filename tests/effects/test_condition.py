@@ -3,13 +3,14 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import sumout.distributions as dist
 from forms import forms, in_threads
 from sumout.effects.handlers import condition, enum, trace, uncondition
-from sumout.effects.primitives import sample
+from sumout.effects.primitives import plate, sample
 from sumout.errors import ModelError
 
 
@@ -48,6 +49,65 @@ def test_a_number_is_scored_like_a_tensor() -> None:
     tensor = trace(condition(model, data={"z": torch.tensor(1.5)})).get_trace()
     assert number.nodes["z"]["value"] == 1.5
     assert number.log_prob_sum() == tensor.log_prob_sum()
+
+
+def test_numbers_and_arrays_of_numpy_are_tensors() -> None:
+    backwards = np.arange(3.0)[::-1]
+    fixed = np.arange(3)
+    fixed.flags.writeable = False
+    for given, expected in (
+        (np.float32(0.1), torch.tensor(0.1)),
+        (np.int64(2), torch.tensor(2)),
+        (np.array(0.1), torch.tensor(0.1, dtype=torch.float64)),
+        (backwards, torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64)),
+        (fixed, torch.tensor([0, 1, 2])),
+    ):
+        site = trace(condition(model, data={"z": given})).get_trace().nodes["z"]
+        assert isinstance(site["value"], torch.Tensor)
+        assert site["value"].dtype == expected.dtype
+        assert torch.equal(site["value"], expected)
+        assert torch.equal(site["log_prob"], dist.Normal(0.0, 1.0).log_prob(expected))
+    number = trace(condition(model, data={"z": np.float64(0.5)})).get_trace()
+    assert number.nodes["z"]["log_prob"] == dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.5))
+
+
+@pytest.mark.parametrize(
+    "wrong", [[1.0], "1.0", (1.0,), {"a": 1}, 1j, object(), np.array(["1"]), np.array([object()])]
+)
+def test_what_a_site_cannot_observe_is_told(wrong: Any) -> None:
+    with pytest.raises(ModelError, match=f"observe at site 'z' is of type {type(wrong).__name__}.*as_tensor"):
+        condition(model, data={"z": wrong})()
+
+
+def test_what_is_no_distribution_may_give_anything() -> None:
+    assert condition(lambda: sample("word", lambda: "a"), data={"word": "b"})() == "b"
+
+
+def test_the_choice_of_a_subsample_may_be_a_list() -> None:
+    def program() -> Any:
+        with plate("data", 10, subsample_size=2) as chosen:
+            return chosen
+
+    assert condition(program, data={"data": [3, 5]})() == [3, 5]
+
+
+def test_the_score_parts_of_a_number_are_those_of_a_tensor() -> None:
+    """log_prob_sum() took numbers, compute_score_parts() did not."""
+
+    def observed() -> None:
+        sample("z", dist.Normal(0.0, 1.0), obs=1.0)
+
+    def wide() -> None:
+        sample("z", dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0), obs=1)
+
+    for program in (observed, wide, condition(model, data={"z": 1.0})):
+        recorded = trace(program).get_trace()
+        recorded.compute_score_parts()
+        site = recorded.nodes["z"]
+        exact = site["fn"].log_prob(torch.tensor(1.0, dtype=site["fn"].loc.dtype))
+        for part in (site["score_parts"].log_prob, site["log_prob"]):
+            assert part.dtype == exact.dtype
+            assert torch.equal(part, exact)
 
 
 def test_the_inner_condition_is_overruled_by_the_outer() -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ import sumout.distributions as dist
 from sumout.effects import Trace
 from sumout.effects.handlers import MarkovMessenger, condition, enum, replay, trace
 from sumout.effects.primitives import deterministic, factor, markov, plate, sample
-from sumout.errors import EnumerationError
+from sumout.errors import EnumerationError, ModelError
 
 PARALLEL = {"enumerate": "parallel"}
 PRIOR = torch.tensor([0.3, 0.7]).double()
@@ -376,6 +377,10 @@ def test_a_plate_in_the_dimensions_of_enumeration() -> None:
 def test_the_first_dimension_is_negative_and_known() -> None:
     with pytest.raises(ValueError, match="first_available_dim=0"):
         enum(pair, first_available_dim=0)
+    for wrong in (-1.5, "-1", True, False):
+        with pytest.raises(ModelError, match=f"first_available_dim={wrong!r}; it is a negative integer"):
+            enum(pair, first_available_dim=wrong)  # type: ignore[arg-type]
+    assert enum(first_available_dim=np.int64(-2)).first_available_dim == -2  # type: ignore[arg-type]
     with pytest.raises(EnumerationError, match="'a'.*no first_available_dim"):
         enum(pair)()
 
@@ -410,3 +415,9 @@ def test_one_handled_program_in_two_threads() -> None:
     for thread in threads:
         thread.join()
     assert problems == []
+
+
+def test_what_cannot_be_enumerated_is_also_the_error_that_programs_for_pyro_catch() -> None:
+    handled = enum(lambda: sample("z", dist.Normal(0.0, 1.0), infer=PARALLEL), first_available_dim=-1)
+    with pytest.raises(NotImplementedError, match="'z' cannot be enumerated"):
+        handled()

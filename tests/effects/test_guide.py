@@ -19,7 +19,7 @@ from sumout.effects import Trace
 from sumout.effects.handlers import GuideMessenger, block, condition, mask, replay, scale, trace
 from sumout.effects.primitives import deterministic, factor, get_param_store, param, plate, sample
 from sumout.effects.stack import state
-from sumout.errors import ModelError
+from sumout.errors import ModelError, UnknownSiteError
 from sumout.infer.particles import ParticlePlate
 
 X = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
@@ -282,6 +282,19 @@ def test_a_subsample_is_the_same_for_model_and_guide() -> None:
     infer.Trace_ELBO().loss(program, guide)
 
 
+def test_the_prior_is_also_in_infer() -> None:
+    guide = MeanField(model)
+    with plate("outside", 2, dim=-2):
+        guide(X)
+    guide_trace = guide.get_traces()[1]
+    assert list(guide_trace) == ["z", "w"]
+    for name, shape in (("z", (2, 1)), ("w", (2, 3))):
+        site = guide_trace.nodes[name]
+        assert site["infer"]["prior"] is site["prior"]
+        assert site["infer"]["prior"].batch_shape == shape == site["fn"].batch_shape
+    assert "prior" not in guide.trace.nodes["x"]["infer"]
+
+
 def test_sites_that_a_handler_inside_hides_are_left_to_the_model() -> None:
     """The discrete site is summed out by the objective, the other is drawn by the guide."""
     data = torch.tensor([-1.0, 4.0])
@@ -334,6 +347,12 @@ def test_what_is_not_upstream_and_no_call() -> None:
     guide = Curious(model)
     with pytest.raises(ModelError, match="no site 'zz' upstream.*Did you mean 'z'"):
         guide(X)
+    with pytest.raises(KeyError) as caught:  # as in Pyro
+        guide(X)
+    assert isinstance(caught.value, UnknownSiteError)
+    assert str(caught.value).startswith("There is no site 'zz' upstream")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
     with pytest.raises(ModelError, match="while it is called"):
         guide.args_kwargs  # noqa: B018
     assert state.stack == []

@@ -138,6 +138,12 @@ def test_values_are_handed_through() -> None:
 def test_bad_arguments_are_said() -> None:
     with pytest.raises(ValueError, match="history=-1"):
         markov(range(3), history=-1)
+    for wrong in (1.5, "1", None):
+        for steps in (range(3), None, len):
+            with pytest.raises(ModelError, match=f"history={wrong!r}; it counts earlier steps"):
+                markov(steps, history=wrong)
+        with pytest.raises(ModelError, match="counts earlier steps"):
+            markov(range(3), history=wrong, dim=-1, name="time")
     with pytest.raises(ModelError, match="no name"):
         markov(range(3), dim=-1)
     with pytest.raises(ModelError, match="is no loop"), MarkovMessenger(dim=-1, name="chain"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,17 @@ def test_a_scale_is_positive(wrong: Any) -> None:
         scale(scale=wrong)
 
 
+@pytest.mark.parametrize("wrong", [None, [1.0], "2", np.array([1.0, 2.0]), 1j])
+def test_a_scale_is_a_number_or_a_tensor(wrong: Any) -> None:
+    with pytest.raises(ModelError, match=f"a number or a tensor, not {type(wrong).__name__}.*as_tensor"):
+        scale(scale=wrong)
+
+
+def test_numbers_of_numpy_scale_and_mask() -> None:
+    handled = mask(scale(model, scale=np.float32(2.0)), mask=np.bool_(True))
+    assert torch.allclose(log_prob(handled), 2.0 * PLAIN, atol=1e-7)
+
+
 def test_a_tensor_is_looked_at_only_while_checks_are_on() -> None:
     with settings.override(validation=False):
         scale(scale=torch.tensor(-1.0))
@@ -53,7 +65,10 @@ def test_masks_are_combined() -> None:
     assert torch.equal(log_prob(mask(handled, mask=True)), log_prob(handled))
 
 
-@pytest.mark.parametrize("wrong", [2, "yes", None, torch.tensor([1.0, 0.0])])
+@pytest.mark.parametrize(
+    "wrong",
+    [2, "yes", None, [True, False], np.array([True, False]), np.array(True), torch.tensor([1.0, 0.0])],
+)
 def test_a_mask_is_boolean(wrong: Any) -> None:
     with pytest.raises(ModelError, match="bool"):
         mask(mask=wrong)

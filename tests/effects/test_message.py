@@ -49,6 +49,16 @@ class TestMapping:
         with pytest.raises(KeyError):
             del site["colour"]
 
+    def test_unknown_keys_may_be_given_at_once(self) -> None:
+        score = torch.tensor(-1.0)
+        site = Message(type="sample", name="z", value=1.0, obs=None, log_prob=score, fn=dist.Normal(0.0, 1.0))
+        assert "obs" in site
+        assert site["obs"] is None
+        assert site["log_prob"] is score
+        assert set(site) - set(Message()) == {"obs", "log_prob"}
+        with pytest.raises(TypeError):
+            Message("sample", type="sample")  # type: ignore[misc]
+
     def test_a_field_cannot_be_removed(self) -> None:
         with pytest.raises(TypeError, match="'value' is part of every site"):
             del Message()["value"]

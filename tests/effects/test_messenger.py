@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from abc import ABC, abstractmethod
@@ -153,17 +154,52 @@ class TestHooks:
         with Changed():
             assert ping() == "ping"
 
-    def test_register_needs_a_type(self) -> None:
-        with pytest.raises(ValueError, match="type"):
-            Messenger.register(print)
-        with pytest.raises(ValueError, match="type"):
-            Messenger.unregister(print)
+    def test_register_takes_the_functions_name_for_the_type(self) -> None:
+        class Changed(Messenger):
+            pass
+
+        @Changed.register
+        def ping_again(msg: Message) -> None:
+            msg.value = "pong"
+
+        primitive = effectful(lambda: "ping", type="ping_again")
+        with Changed():
+            assert primitive() == "pong"
+            assert ping() == "ping"
+        assert Changed.unregister(ping_again) is ping_again
+        with Changed():
+            assert primitive() == "ping"
+
+    def test_register_needs_a_type_where_there_is_no_name(self) -> None:
+        for nameless in (lambda msg: None, functools.partial(print)):
+            with pytest.raises(ValueError, match="type"):
+                Messenger.register(nameless)
+            with pytest.raises(ValueError, match="type"):
+                Messenger.unregister(nameless)
 
     def test_a_misspelt_hook_warns(self) -> None:
         with pytest.warns(UserWarning, match="_pyro_smaple.*_pyro_sample"):
             type("Wrong", (Messenger,), {"_pyro_smaple": lambda self, msg: None})
         with pytest.warns(UserWarning, match="_pyro_post_parm.*_pyro_post_param"):
             type("Wrong", (Messenger,), {"_pyro_post_parm": lambda self, msg: None})
+
+    @pytest.mark.parametrize("wrong", ["_process_mesage", "_proces_message", "_process_msg"])
+    def test_a_misspelt_general_method_warns(self, wrong: str) -> None:
+        with pytest.warns(UserWarning, match=f"Wrong.{wrong} is not called.* Did you mean _process_message"):
+            type("Wrong", (Messenger,), {wrong: lambda self, msg: None})
+        later = type("Later", (Messenger,), {})
+        with pytest.warns(UserWarning, match=f"Later.{wrong} is not called.* Did you mean _process_message"):
+            setattr(later, wrong, lambda self, msg: None)
+
+    @pytest.mark.parametrize("wrong", ["_postprocess_mesage", "_post_process_message"])
+    def test_and_the_one_after(self, wrong: str) -> None:
+        with pytest.warns(UserWarning, match=f"{wrong} .* Did you mean _postprocess_message"):
+            type("Wrong", (Messenger,), {wrong: lambda self, msg: None})
+
+    def test_other_private_names_do_not_warn(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            type("Right", (Messenger,), {"_prior": len, "_process": len, "_post": len, "_process_mesage": 3})
 
     def test_a_misspelt_hook_that_comes_later_warns_too(self) -> None:
         class Changed(Messenger):

@@ -23,6 +23,8 @@ from sumout.effects.handlers import (
     do,
     enum,
     equalize,
+    lift,
+    markov,
     mask,
     replay,
     scale,
@@ -31,7 +33,7 @@ from sumout.effects.handlers import (
     trace,
     uncondition,
 )
-from sumout.effects.primitives import plate, sample
+from sumout.effects.primitives import get_param_store, param, plate, sample
 
 ONE = torch.tensor(1.0)
 
@@ -209,3 +211,124 @@ def test_a_module_stays_callable() -> None:
     handled = condition(Net(), data={"a": ONE})
     assert trace(handled).get_trace(shift=1.0).nodes["a"]["fn"].loc == 1.5
     assert list(inspect.signature(handled).parameters) == ["args", "kwargs"]  # torch's own
+
+
+# ---------------------------------------------------------------------------------------- copies have runs of their own
+
+
+def drawn(loc: float) -> Any:
+    return sample("a", dist.Delta(torch.tensor(loc)))
+
+
+def test_a_shallow_copy_of_a_trace_records_its_own_runs() -> None:
+    handled = trace(drawn, graph_type="dense")
+    handled(1.0)
+    again = copy.copy(handled)
+    assert type(again) is type(handled)
+    assert (again.__name__, again.fn, again.msngr.graph_type) == ("drawn", drawn, "dense")
+    assert len(again.trace) == 0
+    again(2.0)
+    assert handled.trace.nodes["a"]["value"] == 1.0
+    assert again.trace.nodes["a"]["value"] == 2.0
+
+
+def test_a_copy_of_an_active_trace_is_not_active() -> None:
+    with block(), trace() as recorder:
+        drawn(1.0)
+        with block(), copy.copy(recorder) as inside:
+            drawn(2.0)
+        assert inside.trace.nodes["a"]["value"] == 2.0
+        assert recorder.trace.nodes["a"]["value"] == 1.0
+
+
+def test_and_those_of_handlers_of_params() -> None:
+    p = torch.tensor(1.0)
+    for handler in (lift(prior={"p": dist.Normal(0.0, 1.0)}), substitute(data={"p": p})):
+        with get_param_store().scope(), handler:
+            first = param("p", p)
+            with block(), copy.copy(handler):
+                assert param("p", p) is not first
+            assert param("p", p) is first
+
+
+def test_and_those_of_handlers_that_count_dims() -> None:
+    def coin(name: str) -> int | None:
+        with trace() as recorder:
+            sample(name, dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+        return recorder.trace.nodes[name].enum_dim
+
+    handler = enum(first_available_dim=-1)
+    with handler:
+        assert coin("a") == -1
+        with block(), copy.copy(handler):
+            assert [coin("a"), coin("b")] == [-1, -2]
+        assert coin("b") == -2
+
+
+def test_and_those_of_handlers_by_name() -> None:
+    handler = condition(data={"a": ONE})
+    with pytest.warns(UserWarning, match="no sample site named 'a'"), handler:
+        with block(), copy.copy(handler):
+            drawn(2.0)
+
+
+def test_and_those_of_chains() -> None:
+    chain = markov()
+    with trace() as recorder:
+        with chain:
+            drawn(1.0)
+            with copy.copy(chain):
+                sample("b", dist.Normal(0.0, 1.0))
+    assert recorder.trace.nodes["b"].infer["_markov_depth"] == 2
+
+
+def test_and_those_of_seeds() -> None:
+    before, handler = torch.get_rng_state(), seed(rng_seed=1)
+    with handler:
+        inside = torch.get_rng_state()
+        with copy.copy(handler):
+            torch.rand(3)
+        assert torch.equal(torch.get_rng_state(), inside)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_and_those_of_plates() -> None:
+    rows = plate("rows", 3)
+    again = copy.copy(rows)
+    with plate("columns", 2), again:
+        assert again.dim == -2
+    with rows:
+        assert rows.dim == -1
+        assert copy.copy(rows).dim == -1
+
+
+def test_a_shallow_copy_keeps_what_a_class_says_of_its_state() -> None:
+    class Noted(trace().__class__):  # type: ignore[misc]
+        def __getstate__(self) -> dict[str, Any]:
+            return {**vars(self), "note": "copied"}
+
+    class Module(Noted, nn.Module):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            Noted.__init__(self)
+            self.weight = nn.Parameter(torch.ones(2))
+
+    for made in (Noted(), Module()):
+        with made:
+            drawn(1.0)
+        again = copy.copy(made)
+        assert again.note == "copied"
+        with again:
+            drawn(2.0)
+        assert made.trace.nodes["a"]["value"] == 1.0
+    assert again.weight is made.weight
+
+
+def test_attributes_of_ones_own_are_copied() -> None:
+    handled: Any = condition(model, data={"a": ONE})
+    handled.note = "mine"
+    again = copy.copy(handled)
+    assert again.note == "mine"
+    assert again.msngr is not handled.msngr
+    assert again.msngr.data is handled.msngr.data  # shallow
+    assert trace(again).get_trace().nodes["a"]["is_observed"]

@@ -365,3 +365,28 @@ def test_a_replayed_subsample_is_the_same() -> None:
     again = trace(replay(model, trace=first)).get_trace()
     assert torch.equal(again.nodes["_RETURN"].value, first.nodes["_RETURN"].value)
     torch.testing.assert_close(again.log_prob_sum(), first.log_prob_sum(), rtol=0, atol=0)
+
+
+class TestContextsWithoutPlate:
+    """``IndepMessenger``, whose arguments all have defaults in the text."""
+
+    def test_without_a_size_nothing_is_checked(self) -> None:
+        for given in (IndepMessenger("rows"), IndepMessenger("rows", size=None, dim=-2, device=None)):
+            with Recorder() as run, given as rows:
+                sample("x", dist.Normal(torch.zeros(5, 1), 1.0))
+            assert run.sites["x"].cond_indep_stack == (Frame("rows", rows.dim, -1, 0),)
+            with pytest.raises(PlateError, match="'rows' has no size, so its elements are not known"):
+                rows.indices  # noqa: B018
+            with pytest.raises(PlateError, match="'rows'"):
+                list(rows)
+
+    def test_it_needs_a_name(self) -> None:
+        for make in (IndepMessenger, lambda: IndepMessenger(size=3), lambda: IndepMessenger(None, 3)):
+            with pytest.raises(PlateError, match=r"no name, .*IndepMessenger\('data', \.\.\.\)"):
+                make()
+
+    def test_a_dim_is_an_integer(self) -> None:
+        for make in (IndepMessenger, plate):
+            for wrong in (-1.5, "-1", [-1]):
+                with pytest.raises(PlateError, match="'rows' asks for dim=.*negative integer"):
+                    make("rows", 3, dim=wrong)  # type: ignore[arg-type]

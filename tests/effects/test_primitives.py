@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sumout.distributions as dist
-from sumout.effects.handlers import trace
+from sumout.effects.handlers import IndepMessenger, trace
 from sumout.effects.primitives import (
     barrier,
     deterministic,
@@ -81,6 +81,46 @@ def test_a_partly_observed_site_with_event_dimensions() -> None:
         value = sample("x", fn, obs=torch.ones(2, 3), obs_mask=mask)
     assert torch.equal(value[0], torch.ones(3))
     assert not (value[1] == 1).any()
+
+
+def test_a_mask_of_more_elements_than_the_distribution() -> None:
+    """Each of them is an element of the site."""
+    data, mask = torch.arange(3.0).double(), torch.tensor([[True, False, True], [False, False, True]])
+    fn = dist.Normal(torch.zeros(3).double(), 1.0)
+    with trace() as run:
+        value = sample("x", fn, obs=data, obs_mask=mask)
+    assert value.shape == (2, 3)
+    assert torch.equal(value[mask], data.expand(2, 3)[mask])
+    assert len(set(value[~mask].tolist())) == 3
+    assert run.trace.nodes["x_unobserved"].value.shape == (2, 3)
+    torch.testing.assert_close(run.trace.log_prob_sum(), fn.log_prob(value).sum(), rtol=1e-14, atol=0)
+
+
+def test_a_mask_of_a_scalar_distribution() -> None:
+    fn = dist.Dirichlet(torch.ones(3))
+    mask = torch.tensor([[True], [False]])
+    with trace() as run, plate("data", 2, dim=-3):
+        value = sample("x", fn, obs=torch.ones(3) / 3, obs_mask=mask)
+    assert value.shape == (2, 2, 1, 3)
+    assert run.trace.nodes["x_unobserved"].fn.batch_shape == (2, 2, 1)
+    assert (value[:, 0] == torch.ones(3) / 3).all()
+    assert len(set(value[:, 1].reshape(-1).tolist())) == 6
+
+
+def test_along_plates_a_mask_leaves_the_distribution_as_it_is() -> None:
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    with trace() as run, plate("rows", 2, dim=-2), plate("columns", 3, dim=-1):
+        sample("x", dist.Normal(0.0, 1.0), obs=torch.zeros(()), obs_mask=mask)
+    assert run.trace.nodes["x_unobserved"].plain_fn.batch_shape == ()
+    assert run.trace.nodes["x_unobserved"].value.shape == (2, 3)
+    with trace() as run, plate("columns", 3, dim=-1):
+        sample("x", dist.Normal(0.0, 1.0), obs=torch.zeros(()), obs_mask=mask)
+    assert run.trace.nodes["x_unobserved"].plain_fn.batch_shape == (2, 1)
+    assert run.trace.nodes["x_unobserved"].value.shape == (2, 3)
+    for open_ended in (plate("columns", dim=-1), IndepMessenger("columns", 3)):
+        with trace() as run, open_ended:  # which expand nothing
+            sample("x", dist.Normal(0.0, 1.0), obs=torch.zeros(()), obs_mask=mask[0])
+        assert run.trace.nodes["x_unobserved"].value.shape == (3,)
 
 
 def test_a_mask_of_another_shape_is_an_error() -> None:

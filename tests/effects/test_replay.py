@@ -9,7 +9,7 @@ import sumout.distributions as dist
 from forms import forms
 from sumout.effects.handlers import condition, enum, replay, trace
 from sumout.effects.primitives import get_param_store, markov, param, plate, sample
-from sumout.errors import ModelError
+from sumout.errors import ModelError, ReplayError
 
 
 def model() -> Any:
@@ -51,6 +51,43 @@ def test_a_site_observed_in_the_trace_alone_is_an_error() -> None:
     before = trace(lambda: param("a", torch.tensor(1.0))).get_trace()
     with pytest.raises(ModelError, match="where it is a param site"):
         replay(model, trace=before)()
+
+
+def test_which_is_also_the_runtime_error_that_programs_for_pyro_catch() -> None:
+    before = trace(condition(model, data={"a": torch.tensor(3.0)})).get_trace()
+    with pytest.raises(RuntimeError, match="'a' must be sampled in the replayed trace"):
+        replay(model, trace=before)()
+    with pytest.raises(ReplayError):
+        replay(model, trace=before)()
+    before = trace(lambda: param("a", torch.tensor(1.0))).get_trace()
+    with pytest.raises(RuntimeError, match="where it is a param site"):
+        replay(model, trace=before)()
+
+
+def test_what_is_no_trace_is_told_where_it_is_given() -> None:
+    handler = trace(model)
+    before = handler.get_trace()
+    wrong: Any
+    for wrong, message in (
+        (before.nodes, "takes a Trace and was given Nodes. Take the trace itself"),
+        (handler, "was given TraceHandler. Take the .trace"),
+        (handler.msngr, "was given TraceMessenger. Take the .trace"),
+        ({"a": torch.tensor(1.0)}, r"was given dict.*condition\(model, data="),
+        ("a", "was given str"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            replay(model, trace=wrong)
+        with pytest.raises(ValueError, match="takes a Trace"):
+            replay(trace=wrong)
+    wrong = "p"
+    with pytest.raises(ModelError, match="replay takes values by name of site and was given str"):
+        replay(model, params=wrong)
+    wrong = before
+    with pytest.raises(ModelError, match="params are values by name and it was given a Trace"):
+        replay(model, params=wrong)
+    with get_param_store().scope():
+        param("p", torch.tensor(1.0))
+        assert replay(lambda: param("p"), params=get_param_store())() == 1.0
 
 
 def test_infer_is_merged_and_copied() -> None:

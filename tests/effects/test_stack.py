@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +15,13 @@ from sumout.effects import (
     NonlocalExit,
     am_i_wrapped,
     apply_stack,
+    default_process_message,
     effectful,
     get_mask,
     get_plates,
 )
-from sumout.effects.handlers import block, mask, trace
+from sumout.effects.handlers import EscapeMessenger, block, mask, trace
+from sumout.effects.handlers.escape import Escape
 from sumout.effects.primitives import plate, sample
 from sumout.effects.stack import state
 
@@ -87,6 +90,37 @@ class TestApplyStack:
         msg = Message(type="other", fn=lambda x, y: x - y, args=(5,), kwargs={"y": 3})
         apply_stack(msg)
         assert (msg.value, msg.done) == (2, True)
+
+    def test_its_argument_has_a_name(self) -> None:
+        msg = Message(type="other", fn=lambda: 3)
+        apply_stack(initial_msg=msg)
+        assert msg.value == 3
+
+    def test_dictionaries_without_infer(self) -> None:
+        """As a program for Pyro writes them, whose own function sets infer to an empty dictionary."""
+        msg: Any = {"type": "other", "fn": lambda x: x + 1, "args": (5,), "infer": None, "kwargs": None}
+        apply_stack(msg)
+        assert (msg["value"], msg["done"], msg["infer"], msg["kwargs"]) == (6, True, {}, {})
+
+
+class TestDefaultProcessMessage:
+    def test_calls_the_function(self) -> None:
+        for msg in (
+            Message(type="other", fn=lambda x: x + 1, args=(5,)),
+            {"type": "other", "fn": lambda x: x + 1, "args": (5,), "value": None, "done": False},
+        ):
+            default_process_message(msg)  # type: ignore[arg-type]
+            assert (msg["value"], msg["done"]) == (6, True)
+
+    def test_keeps_what_is_settled(self) -> None:
+        for settled in ({"value": 1}, {"value": 1, "is_observed": True}, {"value": 1, "done": True}):
+            msg: Any = {"type": "other", "fn": lambda: 2, **settled}
+            default_process_message(msg)
+            assert (msg["value"], msg["done"]) == (1, True)
+
+    def test_an_error_of_the_function_is_its_own(self) -> None:
+        with pytest.raises(AttributeError, match="colour"):
+            default_process_message(Message(type="other", fn=lambda: state.colour))  # type: ignore[attr-defined]
 
 
 class TestEffectful:
@@ -198,6 +232,17 @@ class TestNonlocalExit:
                 NonlocalExit(site).reset_stack()
             assert "x" not in outer.trace
 
+    def test_pickles(self) -> None:
+        site = Message(type="sample", name="z", infer={"a": 1})
+        again = pickle.loads(pickle.dumps(NonlocalExit(site, "left", 3)))
+        assert type(again) is NonlocalExit
+        assert again.args == ("left", 3)
+        assert (again.site.name, again.site.infer) == ("z", {"a": 1})
+        own = pickle.loads(pickle.dumps(Escape(site, EscapeMessenger(len))))  # type: ignore[arg-type]
+        assert type(own) is Escape
+        assert own.site.name == "z"
+        assert own.by.escape_fn is len
+
 
 class TestThreads:
     def test_two_threads_under_different_handlers_never_see_each_other(self) -> None:
@@ -253,7 +298,7 @@ class TestThreads:
         for thread in runs:
             thread.join()
         assert found == {me: [f"z_{me}"] for me in range(3)}
-        assert len(model.trace) == 0
+        assert model.trace.stochastic_nodes in found.values()  # of the run that began last
 
     def test_one_handled_function_runs_in_many_threads_at_once(self) -> None:
         together = threading.Barrier(3)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import sumout.distributions as dist
+from forms import in_threads
 from sumout.effects import Message, Trace
 from sumout.effects.handlers import enum, identify_dense_edges, trace
 from sumout.effects.primitives import deterministic, factor, param, plate, sample
@@ -132,6 +133,46 @@ class TestRecording:
         assert Model.run.get_trace(model, 5.0).nodes["z"]["value"] == 10.0
 
 
+class TestThreads:
+    def test_where_a_thread_had_no_run_the_last_run_of_any_is_seen(self) -> None:
+        handler = trace(lambda loc: sample("z", dist.Delta(torch.tensor(loc))))
+        assert len(handler.trace) == 0
+        in_threads(lambda: handler(1.0))
+        assert handler.trace.nodes["z"]["value"] == 1.0
+        assert handler.msngr.get_trace().nodes["z"]["value"] == 1.0
+        in_threads(lambda: handler(2.0))
+        assert handler.trace.nodes["z"]["value"] == 2.0
+
+    def test_a_threads_own_run_goes_first(self) -> None:
+        handler = trace(lambda loc: sample("z", dist.Delta(torch.tensor(loc))))
+        handler(1.0)
+
+        def other() -> tuple[float, float]:
+            before = handler.trace.nodes["z"]["value"].item()
+            handler(2.0)
+            return before, handler.trace.nodes["z"]["value"].item()
+
+        assert in_threads(other) == [(1.0, 2.0)]
+        assert handler.trace.nodes["z"]["value"] == 1.0
+
+    def test_also_while_it_goes_on(self) -> None:
+        """As in Pyro, where all threads have one."""
+
+        def program() -> list[Any]:
+            sample("z", normal())
+            return in_threads(lambda: list(handler.trace))
+
+        handler = trace(program)
+        assert handler() == [["_INPUT", "z"]]
+        assert list(handler.trace) == ["_INPUT", "z", "_RETURN"]
+
+    def test_with_edges_and_params_alone(self) -> None:
+        dense, params = trace(model, graph_type="dense"), trace(model, param_only=True)
+        in_threads(dense, params)
+        assert list(dense.trace.edges)
+        assert list(params.trace) == []
+
+
 class TestNames:
     def test_a_duplicate_is_also_the_runtime_error_that_programs_for_pyro_catch(self) -> None:
         def twice() -> None:
@@ -188,6 +229,34 @@ class TestNames:
 
 
 class TestNodes:
+    def test_a_dictionary_that_is_stored_becomes_a_site(self) -> None:
+        given: Any = {"type": "sample", "fn": normal(), "value": torch.tensor(0.0), "colour": "red"}
+        ways: list[Any] = [
+            lambda nodes: nodes.__setitem__("z", given),
+            lambda nodes: nodes.setdefault("z", given),
+            lambda nodes: nodes.setdefault("z", default=given),
+            lambda nodes: nodes.update(z=given),
+            lambda nodes: nodes.__ior__({"z": given}),
+        ]
+        for way in ways:
+            nodes = Trace().nodes
+            way(nodes)
+            assert isinstance(nodes["z"], Message)
+            assert nodes["z"]["colour"] == "red"
+            assert nodes["z"]["log_prob"] == normal().log_prob(torch.tensor(0.0))
+        assert isinstance((Trace().nodes | {"z": given})["z"], Message)
+
+    def test_setdefault_gives_the_site_that_is_there(self) -> None:
+        nodes = trace(model).get_trace().nodes
+        site, number = nodes["z"], len(nodes)
+        assert nodes.setdefault("z", {"type": "param"}) is site
+        assert nodes.setdefault("dict", {"type": "sample", "name": "dict"}) is nodes["dict"]
+        assert isinstance(nodes.pop("dict"), Message)
+        assert nodes.setdefault("new") is nodes["new"]
+        assert (nodes["new"].name, nodes["new"].value) == ("new", None)
+        assert len(nodes) == number + 1
+        assert list(nodes)[-1] == "new"
+
     def test_are_an_ordered_dictionary(self) -> None:
         recorded = trace(model).get_trace()
         recorded.nodes.move_to_end("z")

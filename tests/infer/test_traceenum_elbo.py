@@ -178,8 +178,7 @@ def test_vectorized_particles_are_the_mean_of_single_ones() -> None:
         "local": torch.stack([each["local"] for each in draws()]),
     }
     elbo = TraceEnum_ELBO(len(singles), max_plate_nesting=1, vectorize_particles=True)
-    with sumout.validation_enabled(False):  # outside of the particles' plate its values would be undeclared
-        loss = elbo.differentiable_loss(drawn_and_summed, Fixed(together)(drawing), X)
+    loss = elbo.differentiable_loss(drawn_and_summed, Fixed(together)(drawing), X)
     assert loss.item() == pytest.approx(sum(each for each, _ in singles) / len(singles), rel=1e-12)
     found = gradients(loss)
     for name in ("p", "loc"):

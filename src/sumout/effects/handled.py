@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
@@ -53,6 +54,14 @@ class Handled(Generic[P, T]):
             return getattr, (instance, short)  # a method, which its class has in this form
         given = {key: value for key, value in vars(self).items() if key not in _DERIVED}
         return type(self), (self.msngr, self.fn), given or None
+
+    def __copy__(self: Self) -> Self:
+        """The function in a handler of its own: what this one gathers in a run is not that one's."""
+        if isinstance(self.__reduce__(), str):
+            return self  # which has a name, as functions do, that are their own copies
+        new = type(self)(copy.copy(self.msngr), self.fn)
+        vars(new).update((key, value) for key, value in vars(self).items() if key not in _DERIVED)
+        return new
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.msngr).__name__}, {self.fn!r})"

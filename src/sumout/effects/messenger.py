@@ -8,12 +8,14 @@ assigned to the class later; a hook assigned to an instance is not called.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import sys
+import threading
 import warnings
 from abc import ABCMeta
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
@@ -46,6 +48,7 @@ class HandlerType(ABCMeta):
         super().__setattr__(name, value)
         if name.startswith(_BEFORE) or name in _GENERAL:
             _refresh_hooks(cls)
+        if name.startswith("_p"):
             _warn_if_misspelt(cls, name)
 
     def __delattr__(cls, name: str) -> None:
@@ -100,12 +103,15 @@ class Messenger(metaclass=HandlerType):
         return Handled(self, fn)
 
     def __enter__(self: Self) -> Self:
-        if any(frame is self for frame in state.stack):
-            raise ValueError(
-                f"This {type(self).__name__} is already active; an instance cannot be entered twice at once. "
-                "Make a second instance."
-            )
-        state.stack.append(self)
+        stack = state.stack
+        for frame in stack:
+            if frame is self:
+                raise ValueError(
+                    f"This {type(self).__name__} is already active; an instance cannot be entered twice at once. "
+                    "Make a second instance."
+                )
+        self._begin()
+        stack.append(self)
         return self
 
     def __exit__(
@@ -120,6 +126,21 @@ class Messenger(metaclass=HandlerType):
                 del stack[depth:]
                 break
         return None
+
+    def __copy__(self: Self) -> Self:
+        """A handler with the same settings; what it gathers in a run is its own, as that of a deep copy is."""
+        make, arguments, state = (*self.__reduce_ex__(4), None)[:3]
+        new: Self = make(*arguments)
+        if hasattr(new, "__setstate__"):
+            new.__setstate__(state)
+        else:
+            vars(new).update(state or {})
+        of_a_run = {key: copy.copy(value) for key, value in vars(new).items() if _is_of_a_run(value)}
+        vars(new).update(of_a_run)
+        return new
+
+    def _begin(self) -> None:
+        """Gets ready for a run. Where this fails, the handler has not been entered."""
 
     def _reset(self) -> None:
         """Forgets what was gathered in the current run; a handler with state overrides it."""
@@ -147,13 +168,13 @@ class Messenger(metaclass=HandlerType):
         """Adds a hook to this class from outside; useful to wrap other libraries.
 
         Args:
-            fn: a function of one message; its name is not used.
-            type: the type of the messages it treats. One that is nearly a known type's name, and is none,
-                gives a ``UserWarning``, as does a method's name.
+            fn: a function of one message.
+            type: the type of the messages it treats; by default the name of the function. One that is nearly a
+                known type's name, and is none, gives a ``UserWarning``, as does a method's name.
             post: true for a hook that runs after the site is settled.
 
         Raises:
-            ValueError: if no type is given.
+            ValueError: if no type is given and the function has no name.
 
         >>> class Loud(Messenger):
         ...     pass
@@ -164,21 +185,19 @@ class Messenger(metaclass=HandlerType):
         """
         if fn is None:
             return lambda function: cls.register(function, type=type, post=post)
-        if type is None:
-            raise ValueError("register needs the type of the messages, e.g. register(fn, type='sample').")
-        setattr(cls, (_AFTER if post else _BEFORE) + type, staticmethod(fn))
+        kind = _name_of(fn, "register") if type is None else type
+        setattr(cls, (_AFTER if post else _BEFORE) + kind, staticmethod(fn))
         return fn
 
     @classmethod
     def unregister(
         cls, fn: Callable[..., Any] | None = None, type: str | None = None
     ) -> Callable[..., Any] | None:
-        """Removes the hooks that ``register`` added for a type."""
-        if type is None:
-            raise ValueError("unregister needs the type of the messages, e.g. unregister(fn, type='sample').")
+        """Removes the hooks that ``register`` added for a type; by default that of the function's name."""
+        kind = _name_of(fn, "unregister") if type is None else type
         for prefix in (_BEFORE, _AFTER):
-            if prefix + type in vars(cls):
-                delattr(cls, prefix + type)
+            if prefix + kind in vars(cls):
+                delattr(cls, prefix + kind)
         return fn
 
 
@@ -191,15 +210,32 @@ def _as_method(cls: type, name: str) -> Hook:
     return function
 
 
+def _name_of(fn: Any, method: str) -> str:
+    name = getattr(fn, "__name__", "")
+    if not name.isidentifier():
+        raise ValueError(f"{method} needs the type of the messages, e.g. {method}(fn, type='sample').")
+    return str(name)
+
+
+def _is_of_a_run(value: Any) -> bool:
+    """Whether it is the state of a thread's run, which says by ``__reduce__`` what a copy begins with."""
+    return isinstance(value, threading.local) and type(value).__reduce__ is not object.__reduce__
+
+
 def _warn_if_misspelt(cls: type, attribute: str) -> None:
-    if not attribute.startswith(_BEFORE):
+    if attribute.startswith(_BEFORE):
+        kind = attribute.removeprefix(_AFTER).removeprefix(_BEFORE)
+        known: Collection[str] = KINDS
+        cutoff = 0.75
+        what = "handles no known type of site"
+    elif attribute.startswith("_p") and callable(getattr(cls, attribute, None)):
+        kind, known, cutoff, what = attribute, _GENERAL, 0.85, "is not called for any site"
+    else:
         return
-    kind = attribute.removeprefix(_AFTER).removeprefix(_BEFORE)
-    near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.75)
-    if kind not in KINDS and near:
+    near = difflib.get_close_matches(kind, known, n=1, cutoff=cutoff)
+    if kind not in known and near:
         warnings.warn(
-            f"{cls.__name__}.{attribute} handles no known type of site. "
-            f"Did you mean {attribute.removesuffix(kind) + near[0]}?",
+            f"{cls.__name__}.{attribute} {what}. Did you mean {attribute.removesuffix(kind) + near[0]}?",
             stacklevel=level_outside(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -54,11 +55,8 @@ def score(site: Any) -> Score:
 
 def unscaled_log_prob(site: Any, fn: Any) -> Tensor:
     """A site's log-probability under ``fn``, before its scale and mask; raises as ``score`` does."""
-    value = site.value
-    if isinstance(value, (bool, int, float)):
-        value = torch.tensor(float(value), dtype=_dtype(fn))
     try:
-        result: Tensor = fn.log_prob(value, *site.args, **site.kwargs)
+        result: Tensor = fn.log_prob(_value(site, fn), *site.args, **site.kwargs)
     except ValueError as error:
         raise ValueError(f"While scoring site {site.name!r}: {error}") from error
     return result
@@ -67,6 +65,14 @@ def unscaled_log_prob(site: Any, fn: Any) -> Tensor:
 def scale_and_mask(log_prob: Tensor, site: Any) -> Tensor:
     """What a site's ``mask`` and ``scale`` leave of its log-probability."""
     return apply_scale(apply_mask(log_prob, site.mask), site.scale)
+
+
+def _value(site: Any, fn: Any) -> Any:
+    """The value as distributions take it: a tensor, also where it is a plain number."""
+    value = site.value
+    if isinstance(value, Tensor) or not isinstance(value, numbers.Real):
+        return value
+    return torch.tensor(float(value), dtype=_dtype(fn))
 
 
 def _dtype(fn: Any) -> torch.dtype:
@@ -84,7 +90,8 @@ def derive(site: Any, key: str, known: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(known)
     if key == "score_parts":
         try:
-            parts = site.fn.score_parts(site.value, *site.args, **site.kwargs)
+            fn = site.fn
+            parts = fn.score_parts(_value(site, fn), *site.args, **site.kwargs)
         except ValueError as error:
             raise ValueError(f"While scoring site {site.name!r}: {error}") from error
         scaled = parts.scale_and_mask(site.scale, site.mask)

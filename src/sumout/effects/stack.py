@@ -6,6 +6,7 @@ context managers that put it back in ``finally``. (It is no ``ContextVar``: Dyna
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
@@ -70,6 +71,9 @@ class NonlocalExit(Exception):
         super().__init__(*args, **kwargs)
         self.site = site
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
+
     def reset_stack(self) -> None:
         """Lets every handler below the one that caught the exit forget what it gathered in this run."""
         for frame in reversed(state.stack):
@@ -89,8 +93,12 @@ def am_i_wrapped() -> bool:
 
 def default_process_message(msg: Message) -> None:
     """What happens at a site that no handler settled: its function is called."""
-    if msg.done or msg.is_observed or msg.value is not None:
-        msg.done = True
+    try:
+        if msg.done or msg.is_observed or msg.value is not None:
+            msg.done = True
+            return
+    except AttributeError:
+        _do_to_dict(default_process_message, msg)
         return
     if "_undrawable" in msg.infer:
         raise _undrawable(msg)
@@ -107,18 +115,21 @@ def _undrawable(msg: Message) -> ModelError:
     )
 
 
-def apply_stack(msg: Message) -> None:
+def apply_stack(initial_msg: Message) -> None:
     """Sends a message through the handlers.
 
     From the innermost handler outwards each may change the message, until one sets ``stop``; then the default
     action settles the value; then the same handlers, from the outermost inwards, see the result. Last,
     ``continuation`` is called if there is one.
+
+    Args:
+        initial_msg: the site, which is changed in place; a plain dictionary will do too.
     """
-    stack = state.stack
+    stack, msg = state.stack, initial_msg
     try:
         kind = msg.type
     except AttributeError:
-        _apply_stack_to_dict(msg)
+        _do_to_dict(apply_stack, msg)
         return
     seen = 0
     for frame in reversed(stack):
@@ -138,11 +149,11 @@ def apply_stack(msg: Message) -> None:
         msg.continuation(msg)
 
 
-def _apply_stack_to_dict(contents: MutableMapping[str, Any]) -> None:
-    """The same for a site that is a plain dictionary, as programs for Pyro make them."""
+def _do_to_dict(action: Callable[[Message], None], contents: MutableMapping[str, Any]) -> None:
+    """What is done to a site, done to one that is a plain dictionary, as programs for Pyro make them."""
     msg = Message.of(contents)
     try:
-        apply_stack(msg)
+        action(msg)
     finally:
         contents.update(msg)
 
@@ -185,16 +196,8 @@ def effectful(fn: Callable[..., Any] | None = None, type: str | None = None) -> 
     ) -> Any:
         if not state.stack:
             return fn(*args, **kwargs) if obs is None else obs
-        msg = Message(
-            type=type,
-            name=name,
-            fn=fn,
-            args=args,
-            kwargs=kwargs,
-            value=obs,
-            is_observed=obs is not None,
-            infer={} if infer is None else dict(infer),
-        )
+        wishes = {} if infer is None else dict(infer)
+        msg = Message.sent(type, name, fn, args, kwargs, obs, obs is not None, wishes)
         apply_stack(msg)
         return msg.value
 

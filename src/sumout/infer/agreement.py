@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from sumout.distributions.families import is_distribution
-from sumout.effects import Message, Messenger, Trace
-from sumout.effects.handlers import BlockMessenger, TraceMessenger
+from sumout.effects import Message, Messenger, Trace, am_i_wrapped
+from sumout.effects.handlers import TraceMessenger
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.random_state import kept_rng_state, set_rng_seed
 from sumout.effects.steps import is_lookback, names_in_loop, unrolled_step
@@ -53,8 +53,8 @@ def check_agreement(program: Any, run: Run, trace: Trace, graph: FactorGraph) ->
     Raises:
         EnumerationError: under validation, naming the first site whose log-probabilities differ.
     """
-    if not settings.validation or not graph.variables:
-        return
+    if not settings.validation or not graph.variables or am_i_wrapped():
+        return  # Handlers around the query act on the run proper, and are not to see others.
     sites = sample_sites(trace)
     shapes = graph.structure, tuple([site.value.shape for site in sites if isinstance(site.value, Tensor)])
     try:
@@ -189,7 +189,7 @@ def _log_probs(
     with as_far_as_it_runs(), kept_rng_state(), torch.no_grad(), unused_names_allowed():
         if rng_seed is not None:
             set_rng_seed(rng_seed)
-        with BlockMessenger(), recorder, Rehearsal(), _Given(values):
+        with recorder, Rehearsal(), _Given(values):
             run()
         scored = [
             (site.name or "", torch.as_tensor(site["log_prob"])) for site in sample_sites(recorder.trace)

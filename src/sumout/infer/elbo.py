@@ -13,8 +13,6 @@ from torch import Tensor
 
 from sumout.infer.pair import Args, Kwargs, Program, pair_nesting
 from sumout.infer.particles import ParticlePlate
-from sumout.infer.program import as_far_as_it_runs
-from sumout.settings import settings
 
 
 class ELBO(ABC):
@@ -53,7 +51,6 @@ class ELBO(ABC):
         self.vectorize_particles = vectorize_particles
         self.strict_enumeration_warning = strict_enumeration_warning
         self.retain_graph = retain_graph
-        self._tried = False
 
     @abstractmethod
     def _estimate(
@@ -94,10 +91,6 @@ class ELBO(ABC):
         """``max_plate_nesting``, looked for if it is not known yet."""
         if self.max_plate_nesting is None:
             self.max_plate_nesting = pair_nesting(model, guide, args, kwargs)
-        elif self._needs_nesting and not self._tried and settings.validation:
-            with as_far_as_it_runs():
-                pair_nesting(model, guide, args, kwargs)
-        self._tried = True
         return self.max_plate_nesting
 
     def _estimates(self, model: Program, guide: Program, args: Args, kwargs: Kwargs) -> Iterator[Tensor]:

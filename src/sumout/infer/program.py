@@ -16,7 +16,6 @@ from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
 from sumout.errors import EnumerationError, PlateError, SumoutError
 from sumout.infer.enumerate import config_enumerate
-from sumout.settings import settings
 
 _ROOM = 8
 """Dimensions more that plates get in a run after one in which they collided with enumerated values."""
@@ -107,7 +106,6 @@ class EnumeratedProgram:
         self.program = program
         self.fixed = max_plate_nesting is not None
         self.max_plate_nesting = max_plate_nesting
-        self.tried = False
 
     def trace(self, *args: Any, **kwargs: Any) -> Trace:
         """Runs the program once and checks that it can be solved exactly.
@@ -118,10 +116,6 @@ class EnumeratedProgram:
         """
         if self.max_plate_nesting is None:
             self.max_plate_nesting = guess_plate_nesting(self.program, *args, **kwargs)
-        elif not self.tried and settings.validation:
-            with as_far_as_it_runs():
-                guess_plate_nesting(self.program, *args, **kwargs)
-        self.tried = True
         nesting = self.max_plate_nesting
         marked = config_enumerate(self.program)
         try:

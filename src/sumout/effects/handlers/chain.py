@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from sumout.effects.handlers.contexts import MarkovMessenger

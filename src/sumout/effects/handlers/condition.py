@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from sumout.distributions.families import is_distribution
 from sumout.effects.handlers.named import NamedMessenger, check_data, is_drawn
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.steps import assembled
-from sumout.effects.trace import Trace
+from sumout.effects.trace import Trace, site_is_subsample
+from sumout.errors import ModelError
 
 
 class ConditionMessenger(NamedMessenger):
@@ -22,10 +29,11 @@ class ConditionMessenger(NamedMessenger):
     ``x_0, ..., x_4`` observe ``x_slice(1, 5, None)``.
 
     Args:
-        data: values by name, or a trace whose values are taken. ``None`` as a value makes a site latent.
+        data: values by name, or a trace whose values are taken. A value is a tensor, a number, or an array of NumPy,
+            which becomes a tensor; ``None`` makes a site latent.
 
     Raises:
-        ModelError: if ``data`` is neither.
+        ModelError: if ``data`` is neither; at a site whose value is neither a tensor, a number nor a NumPy array.
 
     >>> import torch
     >>> from sumout.distributions import Normal
@@ -57,6 +65,8 @@ class ConditionMessenger(NamedMessenger):
         given = data.nodes if isinstance(data, Trace) else data
         if name in given:
             value = given[name].value if isinstance(data, Trace) else given[name]
+            if not isinstance(value, Tensor):
+                value = _checked(msg, value)
         elif "_chain" in msg.infer and (steps := assembled(msg, given)) is not None:
             value, names = steps
             if saw:
@@ -67,6 +77,22 @@ class ConditionMessenger(NamedMessenger):
         msg.value = value
         msg.is_observed = value is not None
         msg.enum_dim = None  # an enum inside has chosen all values already: what is observed has one
+
+
+def _checked(msg: Message, value: Any) -> Any:
+    """A value that is no tensor, if a site of a distribution can observe it."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if not is_distribution(msg.plain_fn) or site_is_subsample(msg):
+        return value  # Any function may give it; the choice of a subsample may be a list.
+    if isinstance(value, (np.ndarray, np.generic)):
+        with suppress(TypeError):  # of objects or texts
+            # Of a copy, as torch takes no array that is reversed and warns of one that is read-only.
+            return torch.as_tensor(np.array(value))
+    raise ModelError(
+        f"The value to observe at site {msg.name!r} is of type {type(value).__name__}; it is a tensor or a number. "
+        "Convert it, e.g. with torch.as_tensor."
+    )
 
 
 condition = wrap(ConditionMessenger)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Collection
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from sumout.effects.handlers.reentrant import ReentrantMessenger
 from sumout.effects.message import Message
@@ -51,17 +52,14 @@ class MarkovMessenger(ReentrantMessenger):
         name: tells the chain from others; inference matches chains of a model and a guide by it.
 
     Raises:
-        ValueError: if ``history`` is negative.
-        ModelError: when entered with a ``dim``.
+        ModelError: if ``history`` is no natural number; when entered with a ``dim``.
     """
 
     def __init__(
         self, history: int = 1, keep: bool = False, dim: int | None = None, name: str | None = None
     ) -> None:
-        if history < 0:
-            raise ValueError(f"markov has history={history}; it counts earlier steps, so it is at least 0.")
         super().__init__()
-        self.history = history
+        self.history = _checked_history(history)
         self.keep = keep
         self.dim = dim
         self.name = name
@@ -73,12 +71,13 @@ class MarkovMessenger(ReentrantMessenger):
                 f"markov has dim={self.dim} and is no loop. Only the steps of a loop can run along a dimension: "
                 "for t in markov(range(T), dim=-1, name='time')."
             )
+        super().__enter__()
         contexts = self._contexts
         contexts.position += 1
         contexts.left.pop(contexts.position + 1, None)
         if len(contexts.names) <= contexts.position:
             contexts.names.append(set())
-        return super().__enter__()
+        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -114,6 +113,16 @@ class MarkovMessenger(ReentrantMessenger):
         if here > self.history:
             nearly |= contexts.names[here - self.history - 1]
         return nearly
+
+
+def _checked_history(history: SupportsIndex) -> int:
+    try:
+        number = operator.index(history)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ModelError(f"markov has history={history!r}; it counts earlier steps, so it is 0, 1, 2, ...")
+    return number
 
 
 def _count(infer: dict[str, Any], key: str, names: Collection[str]) -> None:

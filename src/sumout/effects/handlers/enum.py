@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, SupportsIndex
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
 from sumout.effects.stack import state
-from sumout.errors import EnumerationError
+from sumout.errors import EnumerationError, ModelError
 
 Owners = dict[int, str]
 """Negative batch dimension -> the enumerated site whose values run along it; shared, so never changed."""
@@ -145,6 +146,7 @@ class EnumMessenger(Messenger):
             dimensions.
 
     Raises:
+        ModelError: if it is no negative integer.
         EnumerationError: when the program runs, if a marked site has no finite support or asks for samples in
             a way that does not exist, a plate uses the dimensions meant for enumeration, or there are more
             dimensions than torch can take.
@@ -158,22 +160,17 @@ class EnumMessenger(Messenger):
     """
 
     def __init__(self, first_available_dim: int | None = None) -> None:
-        if first_available_dim is not None and first_available_dim >= 0:
-            raise ValueError(
-                f"enum has first_available_dim={first_available_dim}; dimensions are counted from the right. "
-                "Give -1 minus the number of nested plates."
-            )
         super().__init__()
-        self.first_available_dim = first_available_dim
+        self.first_available_dim = None if first_available_dim is None else _checked_dim(first_available_dim)
         self._run = _Run()
 
-    def __enter__(self) -> EnumMessenger:
+    def _begin(self) -> None:
+        super()._begin()
         if self.first_available_dim is not None:
             self._run.dims = _Dims(self.first_available_dim)
         else:
             around = [frame for frame in state.stack if isinstance(frame, EnumMessenger)]
             self._run.dims = around[-1]._run.dims if around else None
-        return super().__enter__()
 
     @property
     def first_dim(self) -> int | None:
@@ -213,6 +210,19 @@ class EnumMessenger(Messenger):
         dims = self._run.dims
         if dims is not None and msg.name in dims.depths and is_distribution(msg.plain_fn):
             dims.pass_on(msg)
+
+
+def _checked_dim(first_available_dim: SupportsIndex) -> int:
+    try:
+        dim = operator.index(first_available_dim)
+    except TypeError:
+        dim = 0
+    if dim >= 0:
+        raise ModelError(
+            f"enum has first_available_dim={first_available_dim!r}; it is a negative integer, as dimensions are "
+            "counted from the right. Give -1 minus the number of nested plates."
+        )
+    return dim
 
 
 def _values(msg: Message) -> Tensor:

@@ -15,7 +15,7 @@ from sumout.distributions.families import is_distribution
 from sumout.effects.handlers.trace import TraceMessenger
 from sumout.effects.message import Message
 from sumout.effects.trace import Trace, prune_subsample_sites, site_is_subsample
-from sumout.errors import ModelError, nearest
+from sumout.errors import ModelError, UnknownSiteError, nearest
 
 
 class _Call(threading.local):
@@ -121,11 +121,11 @@ class GuideMessenger(TraceMessenger, ABC):
         """The value of a sample or deterministic site that the model has passed, for use in ``get_posterior``.
 
         Raises:
-            ModelError: if it has not passed one of this name.
+            UnknownSiteError: if it has not passed one of this name.
         """
         nodes = self.trace.nodes
         if name not in nodes:
-            raise ModelError(f"There is no site {name!r} upstream of this one.{nearest(name, nodes)}")
+            raise UnknownSiteError(f"There is no site {name!r} upstream of this one.{nearest(name, nodes)}")
         value: Tensor | None = nodes[name].value
         return value
 
@@ -170,14 +170,15 @@ class GuideMessenger(TraceMessenger, ABC):
             posterior = self.get_posterior(name, prior)
         finally:
             call.asked = None
-        msg["prior"] = prior
+        msg["prior"] = infer["prior"] = prior
         _draw_from(msg, posterior, prior)
 
     def _pyro_post_sample(self, msg: Message) -> None:
         if msg.infer.get("_do_not_trace") is self:
             del msg.infer["_do_not_trace"]
         if "prior" in msg and msg["prior"].batch_shape != msg.batch_shape:
-            msg["prior"] = msg["prior"].expand(msg.batch_shape)  # plates outside have met the posterior alone
+            # Plates outside have met the posterior alone.
+            msg["prior"] = msg.infer["prior"] = msg["prior"].expand(msg.batch_shape)
         super()._pyro_post_sample(msg)
 
 

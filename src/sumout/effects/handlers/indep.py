@@ -41,12 +41,12 @@ class IndepMessenger(Messenger):
 
     Args:
         name: tells the context from others.
-        size: how many elements it has.
+        size: how many elements it has; without it, nothing is checked.
         dim: the negative batch dimension of its elements; by default the rightmost that is free.
         device: where ``indices`` live.
 
     Raises:
-        PlateError: if the size is not a positive integer or the dimension is taken.
+        PlateError: without a name, if the size is not a positive integer or the dimension is taken.
 
     >>> with IndepMessenger("rows", 3) as rows:
     ...     rows.dim, rows.indices
@@ -55,16 +55,22 @@ class IndepMessenger(Messenger):
 
     def __init__(
         self,
-        name: str,
-        size: SupportsIndex,
+        name: str | None = None,
+        size: SupportsIndex | None = None,
         dim: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
+        if name is None:
+            raise PlateError(
+                "An independence context has no name, by which a model and a guide share it. Name it: "
+                f"{type(self).__name__}('data', ...)."
+            )
         super().__init__()
         self.name = name
-        self.size = ANY_SIZE if size == ANY_SIZE else checked_size(name, size)
+        self.size = ANY_SIZE if size is None or size == ANY_SIZE else checked_size(name, size)
         self.device = device
         self._indices: Any = None
+        dim = None if dim is None else _checked_dim(name, dim)
         self._place = _Place(dim, self._frame(dim, 0))
 
     def _frame(self, dim: int | None, counter: int) -> CondIndepStackFrame:
@@ -124,8 +130,8 @@ class IndepMessenger(Messenger):
             )
         place.iterated = True
         for counter, index in enumerate(self.indices, start=1):
+            Messenger.__enter__(self)  # refused inside another loop, which goes on with its own frame
             place.frame = self._frame(None, counter)
-            Messenger.__enter__(self)
             try:
                 yield index.item() if isinstance(index, Tensor) else index
                 Messenger.__exit__(self, None, None, None)  # refused if another loop goes on inside this step
@@ -138,6 +144,15 @@ class IndepMessenger(Messenger):
 
     def _pyro_post_get_plates(self, msg: Message) -> None:
         msg.value = msg.cond_indep_stack
+
+
+def _checked_dim(name: str, dim: SupportsIndex) -> int:
+    try:
+        return operator.index(dim)
+    except TypeError:
+        raise PlateError(
+            f"Plate {name!r} asks for dim={dim!r}; a dimension is a negative integer, e.g. dim=-1."
+        ) from None
 
 
 def checked_size(name: str, size: SupportsIndex) -> int:

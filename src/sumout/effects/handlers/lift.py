@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from sumout.distributions import Distribution
 from sumout.effects.handlers.broadcast import expand_to_plates
@@ -15,7 +15,6 @@ from sumout.effects.message import Message
 from sumout.effects.params import MODULE_DIVIDER
 from sumout.errors import ModelError
 
-Self = TypeVar("Self", bound="LiftMessenger")
 Prior = Callable[..., Any]  # a distribution is one too
 
 
@@ -72,10 +71,9 @@ class LiftMessenger(NamedMessenger):
         self.prior = prior
         self._lifted = _Lifted()
 
-    def __enter__(self: Self) -> Self:
-        super().__enter__()
+    def _begin(self) -> None:
+        super()._begin()
         self._reset()
-        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None

@@ -44,8 +44,9 @@ def markov(
         name: tells the chain from others; a model and a guide may loop over chains of one name in different ways.
 
     Raises:
-        ValueError: if ``history`` is negative or ``fn`` neither a function nor iterable.
-        ModelError: if ``dim`` is given without ``name``, or for what is no loop over a range.
+        ValueError: if ``fn`` is neither a function nor iterable.
+        ModelError: if ``history`` is no natural number, if ``dim`` is given without ``name``, or for what is no loop
+            over a range.
 
     >>> [t for t in markov(range(3))]
     [0, 1, 2]

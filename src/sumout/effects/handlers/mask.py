@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
+from typing import Any
+
+import numpy as np
 from torch import Tensor
 from torch import bool as boolean
 
@@ -33,12 +37,16 @@ class MaskMessenger(Messenger):
     tensor([-0.9189,  0.0000])
     """
 
+    _has_shape = False
+
     def __init__(self, mask: bool | Tensor) -> None:
         if isinstance(mask, Tensor):
             if mask.dtype != boolean:
                 raise ModelError(f"A mask is of dtype bool, not {mask.dtype}. Convert it: mask != 0.")
-        elif mask not in (True, False):
-            raise ModelError(f"A mask is a bool or a tensor of dtype bool, not {mask!r}.")
+        elif not _is_number(mask) or mask not in (True, False):
+            raise ModelError(
+                f"A mask is a bool or a tensor of dtype bool, not {mask!r}. Convert it, e.g. with torch.as_tensor."
+            )
         self.mask = mask if isinstance(mask, Tensor) else bool(mask)
         self._has_shape = isinstance(mask, Tensor) and mask.numel() > 1
 
@@ -50,6 +58,10 @@ class MaskMessenger(Messenger):
     def _pyro_post_sample(self, msg: Message) -> None:
         if self._has_shape and settings.validation:
             check_fits("mask", self.mask, msg)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (numbers.Real, np.bool_))
 
 
 mask = wrap(MaskMessenger)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from sumout.effects.handlers.wrap import form_name
 from sumout.effects.message import Message
@@ -18,8 +18,6 @@ from sumout.effects.messenger import Messenger, level_outside
 from sumout.effects.trace import Trace, site_is_subsample
 from sumout.errors import ModelError, nearest
 from sumout.settings import settings
-
-Self = TypeVar("Self", bound="NamedMessenger")
 
 _MOST = 5
 """So many names are told; who mixed up two programs need not read them all."""
@@ -82,9 +80,10 @@ class NamedMessenger(Messenger):
     _kind = "sample"
     """The type of the sites, as the report calls them."""
 
+    reports_unused = True
+
     def __init__(self) -> None:
         super().__init__()
-        self.reports_unused = True
         self._run = _Run()
 
     def _names(self) -> Iterable[str]:
@@ -100,13 +99,14 @@ class NamedMessenger(Messenger):
         if saw := self._run.saw:
             saw(msg.name)
 
-    def __enter__(self: Self) -> Self:
-        super().__enter__()
+    def _begin(self) -> None:
+        super()._begin()
+        # As in Pyro, a subclass need not call __init__.
+        run: _Run = vars(self).get("_run") or vars(self).setdefault("_run", _Run())
+        run.seen = run.saw = None
         if settings.validation and self.reports_unused and not _muted.by:
-            run = self._run
             run.seen = []
             run.saw = run.seen.append
-        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None

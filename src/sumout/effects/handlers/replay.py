@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
-from sumout.effects.handlers.named import NamedMessenger, is_drawn
+from sumout.effects.handlers.named import NamedMessenger, check_data, is_drawn
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.steps import assembled
-from sumout.effects.trace import Trace
-from sumout.errors import ModelError
+from sumout.effects.trace import Nodes, Trace
+from sumout.errors import ModelError, ReplayError
 
 _OF_THE_RUN = ("_markov", "_chain", "_undrawable")
 
@@ -32,7 +33,8 @@ class ReplayMessenger(NamedMessenger):
         params: constrained values by name of ``param`` site, as the parameter store gives them.
 
     Raises:
-        ModelError: if neither is given; and at a site that the trace has as observed, or not as a sample.
+        ModelError: if neither is given, or something else.
+        ReplayError: at a site that the trace has as observed, or not as a sample.
 
     >>> from sumout.distributions import Normal
     >>> from sumout.effects.handlers.trace import trace
@@ -47,6 +49,7 @@ class ReplayMessenger(NamedMessenger):
     def __init__(self, trace: Trace | None = None, params: Mapping[str, Tensor] | None = None) -> None:
         if trace is None and params is None:
             raise ModelError("replay takes values from a trace or from params, e.g. replay(model, trace=t).")
+        _check(trace, params)
         super().__init__()
         self.trace = trace
         self.params = params
@@ -76,7 +79,7 @@ class ReplayMessenger(NamedMessenger):
             return
         if before.type != "sample" or before.is_observed:
             kind = "an observed" if before.type == "sample" else f"a {before.type}"
-            raise ModelError(
+            raise ReplayError(
                 f"Site {name!r} must be sampled in the replayed trace, where it is {kind} site. "
                 "Replay a trace without it, or observe it here too."
             )
@@ -99,7 +102,7 @@ class ReplayMessenger(NamedMessenger):
                 saw(name)
             if nodes[name].is_observed or nodes[name].enum_dim is not None:
                 kind = "observed" if nodes[name].is_observed else "enumerated"
-                raise ModelError(
+                raise ReplayError(
                     f"Site {msg.name!r} would take the value of {name!r}, which is {kind} in the replayed trace. "
                     "Loop over the chain in the same way in both programs."
                 )
@@ -118,6 +121,24 @@ class ReplayMessenger(NamedMessenger):
             )
         msg.value = value
         msg.done = True
+
+
+def _check(trace: Any, params: Any) -> None:
+    if trace is not None and not isinstance(trace, Trace):
+        remedy = (
+            "Take the trace itself, not its nodes."
+            if isinstance(trace, Nodes)
+            else "Take the .trace of what trace(program) gives, or run it: trace(program).get_trace(...)."
+            if hasattr(trace, "get_trace")
+            else "Values by name are given by condition(model, data=...); those of params by params=..."
+        )
+        raise ModelError(f"replay takes a Trace and was given {type(trace).__name__}. {remedy}")
+    if isinstance(params, Trace):
+        raise ModelError(
+            "replay's params are values by name and it was given a Trace: replay(model, trace=t)."
+        )
+    if params is not None:
+        check_data(ReplayMessenger, params, "replay(model, params=get_param_store())")
 
 
 replay = wrap(ReplayMessenger)

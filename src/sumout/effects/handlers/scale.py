@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +24,7 @@ class ScaleMessenger(Messenger):
             plates that they lie in and the enumerated dimensions.
 
     Raises:
-        ModelError: if it is not positive; at a site that it does not fit. A tensor is looked at only while
+        ModelError: if it is neither, or not positive; at a site that it does not fit. A tensor is looked at only while
             ``settings.validation`` is on.
 
     >>> import torch
@@ -34,11 +37,18 @@ class ScaleMessenger(Messenger):
     tensor(-1.8379)
     """
 
+    _has_shape = False
+
     def __init__(self, scale: float | Tensor) -> None:
         if isinstance(scale, Tensor):
             positive = not settings.validation or bool(torch.all(scale > 0))
-        else:
+        elif _is_number(scale):
             positive = scale > 0
+        else:
+            raise ModelError(
+                f"A scale is a number or a tensor, not {type(scale).__name__}: {scale!r}. Convert it, e.g. with "
+                "torch.as_tensor."
+            )
         if not positive:
             raise ModelError(f"A scale is positive, not {scale!r}. To leave sites out use mask(mask=False).")
         self.scale = scale
@@ -50,6 +60,10 @@ class ScaleMessenger(Messenger):
     def _pyro_post_sample(self, msg: Message) -> None:
         if self._has_shape and settings.validation:
             check_fits("scale", self.scale, msg)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real)
 
 
 scale = wrap(ScaleMessenger)

@@ -6,7 +6,7 @@ import numbers
 import threading
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ from sumout.effects.params import MODULE_DIVIDER
 from sumout.effects.trace import Trace
 from sumout.errors import ModelError
 from sumout.settings import settings
-
-Self = TypeVar("Self", bound="SubstituteMessenger")
 
 
 class _Given(threading.local):
@@ -66,10 +64,9 @@ class SubstituteMessenger(NamedMessenger):
         self.data = data
         self._given = _Given()
 
-    def __enter__(self: Self) -> Self:
-        super().__enter__()
+    def _begin(self) -> None:
+        super()._begin()
         self._given.values = {}
-        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None

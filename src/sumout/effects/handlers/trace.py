@@ -16,7 +16,6 @@ from sumout.effects.trace.shapes import append_to_message
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Self = TypeVar("Self", bound="TraceMessenger")
 
 GraphType = Literal["flat", "dense"]
 
@@ -28,12 +27,18 @@ def identify_dense_edges(trace: Trace) -> None:
 
 
 class _Run(threading.local):
-    """The record of this thread's run; one handler may record several threads at once."""
+    """The record of this thread's run; one handler may record several threads at once.
+
+    ``last`` holds that of the run which began last, whichever thread it is in.
+    """
 
     trace: Trace
 
-    def __reduce__(self) -> tuple[type[_Run], tuple[()]]:
-        return _Run, ()  # a copy of a handler begins with no run
+    def __init__(self, last: list[Trace]) -> None:
+        self.last = last
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Run, ([Trace(self.last[0].graph_type)],)  # a copy of a handler begins with no run
 
 
 class TraceMessenger(Messenger):
@@ -54,35 +59,40 @@ class TraceMessenger(Messenger):
     def __init__(self, graph_type: GraphType | None = None, param_only: bool | None = None) -> None:
         self.graph_type: GraphType = "flat" if graph_type is None else graph_type
         self.param_only = bool(param_only)
-        self._run = _Run()
-        self.trace = Trace(self.graph_type)
+        self._run = _Run([Trace(self.graph_type)])
 
     @property
     def trace(self) -> Trace:
-        """The record of the run that is going on in this thread, or else of its last one."""
+        """The record of the run that is going on in this thread, or else of its last one.
+
+        In a thread that had none, that of the run which began last in another thread.
+        """
         run = self._run
-        if not hasattr(run, "trace"):
-            run.trace = Trace(self.graph_type)
-        return run.trace
+        return run.trace if hasattr(run, "trace") else run.last[0]
 
     @trace.setter
     def trace(self, trace: Trace) -> None:
-        self._run.trace = trace
+        run = self._run
+        run.last[0] = trace
+        if hasattr(run, "trace"):
+            run.trace = trace
 
-    def __enter__(self: Self) -> Self:
-        super().__enter__()
-        self.trace = Trace(self.graph_type)
-        return self
+    def _begin(self) -> None:
+        super()._begin()
+        run = self._run
+        run.trace = run.last[0] = Trace(self.graph_type)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        result = super().__exit__(exc_type, exc, trace)
+        recorded = self._run.trace
         if self.param_only:
-            for name in [name for name, site in self.trace.nodes.items() if site.type != "param"]:
-                self.trace.remove_node(name)
+            for name in [name for name, site in recorded.nodes.items() if site.type != "param"]:
+                recorded.remove_node(name)
         if self.graph_type == "dense":
-            identify_dense_edges(self.trace)
-        return super().__exit__(exc_type, exc, trace)
+            identify_dense_edges(recorded)
+        return result
 
     def __call__(self, fn: Callable[P, T]) -> TraceHandler[P, T]:
         """``fn`` with a ``get_trace`` method."""
@@ -133,7 +143,7 @@ class TraceHandler(Handled[P, T]):
 
     @property
     def trace(self) -> Trace:
-        """The record of the last run."""
+        """The record of this thread's last run; in a thread that had none, of the last run of any."""
         return self.msngr.trace
 
     def get_trace(self, *args: P.args, **kwargs: P.kwargs) -> Trace:

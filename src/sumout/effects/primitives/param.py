@@ -46,13 +46,8 @@ def param(
     args: tuple[Any, ...] = (name,) if init_tensor is None else (name, init_tensor)
     if not state.stack:
         return _stored(*args, constraint=constraint, event_dim=event_dim)
-    msg = Message(
-        type="param",
-        name=name,
-        fn=_stored,
-        args=args,
-        kwargs={"constraint": constraint, "event_dim": event_dim},
-    )
+    kwargs = {"constraint": constraint, "event_dim": event_dim}
+    msg = Message.sent("param", name, _stored, args, kwargs, None, False, {})
     apply_stack(msg)
     value: Tensor = msg.value
     return value

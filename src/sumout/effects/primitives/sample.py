@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sumout.distributions import Delta
 from sumout.effects.handlers.mask import MaskMessenger
+from sumout.effects.handlers.plate import PlateMessenger
 from sumout.effects.message import Message
 from sumout.effects.stack import apply_stack, state
 from sumout.errors import ModelError
@@ -47,8 +48,11 @@ def sample(
     """
     if obs_mask is not None:
         return _sample_partly_observed(name, fn, args, kwargs, obs, torch.as_tensor(obs_mask), infer)
-    infer = {} if infer is None else infer.copy()
-    is_observed = infer.pop("is_observed", obs is not None)
+    if infer is None:
+        infer, is_observed = {}, obs is not None
+    else:
+        infer = infer.copy()
+        is_observed = infer.pop("is_observed", obs is not None)
     if not callable(fn):
         raise ModelError(
             f"Site {name!r} samples from {type(fn).__module__}.{type(fn).__name__}, which cannot be called. "
@@ -62,16 +66,7 @@ def sample(
                 f"trying to observe a value outside of inference at {name}", RuntimeWarning, stacklevel=2
             )
         return obs
-    msg = Message(
-        type="sample",
-        name=name,
-        fn=fn,
-        args=args,
-        kwargs=kwargs,
-        value=obs,
-        is_observed=is_observed,
-        infer=infer,
-    )
+    msg = Message.sent("sample", name, fn, args, kwargs, obs, is_observed, infer)
     apply_stack(msg)
     return msg.value
 
@@ -85,13 +80,7 @@ def _sample_partly_observed(
     obs_mask: Tensor,
     infer: dict[str, Any] | None,
 ) -> Tensor:
-    try:
-        np.broadcast_shapes(obs_mask.shape, fn.batch_shape)
-    except ValueError as error:
-        raise ModelError(
-            f"Site {name!r} has obs_mask of shape {tuple(obs_mask.shape)}; it must broadcast with the batch "
-            f"shape {tuple(fn.batch_shape)}."
-        ) from error
+    fn = _expanded(name, fn, obs_mask)
     with MaskMessenger(mask=obs_mask):
         observed = sample(f"{name}_observed", fn, *args, obs=obs, infer=infer, **kwargs)
     with MaskMessenger(mask=~obs_mask):
@@ -100,3 +89,22 @@ def _sample_partly_observed(
     both = Delta(value, event_dim=fn.event_dim).mask(False)
     recorded: Tensor = sample(name, both, obs=value, infer={"_deterministic": True})
     return recorded
+
+
+def _expanded(name: str, fn: Any, obs_mask: Tensor) -> Any:
+    """The distribution with an element for each of the mask, except along plates, which do that themselves."""
+    own = tuple(fn.batch_shape)
+    try:
+        wanted = np.broadcast_shapes(obs_mask.shape, own)
+    except ValueError as error:
+        raise ModelError(
+            f"Site {name!r} has obs_mask of shape {tuple(obs_mask.shape)}; it must broadcast with the batch "
+            f"shape {own}."
+        ) from error
+    if wanted == own:
+        return fn
+    plates = {frame.dim for frame in state.stack if isinstance(frame, PlateMessenger) and frame.size > 0}
+    own = (1,) * (len(wanted) - len(own)) + own
+    dims = range(-len(wanted), 0)
+    shape = [own[dim] if dim in plates else wanted[dim] for dim in dims]
+    return fn if shape == list(own) else fn.expand(shape)

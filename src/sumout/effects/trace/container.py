@@ -27,6 +27,13 @@ class Nodes(OrderedDict[str, Message]):
     def __setitem__(self, name: str, site: Mapping[str, Any]) -> None:
         super().__setitem__(name, site if isinstance(site, Message) else Message.of(site))
 
+    # OrderedDict's own gives the dictionary back, and not the site that it became.
+    def setdefault(self, name: str, default: Mapping[str, Any] | None = None) -> Message:
+        """The site of this name; where there is none, ``default`` becomes it, or an empty site."""
+        if name not in self:
+            self[name] = {"name": name} if default is None else default
+        return self[name]
+
 
 class Trace:
     """The sites of one run of a program, in order, with the edges between them.
