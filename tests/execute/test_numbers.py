@@ -31,7 +31,7 @@ BOTH_WAYS = settings(
 @pytest.fixture(params=[False, True], ids=["at once", "after the sweep"], autouse=True)
 def deferred(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     monkeypatch.setattr(log_sweep, "DEFERRED", request.param)
-    return bool(request.param)
+    return request.param
 
 
 def stretched(graph: FactorGraph, seed: int) -> FactorGraph:

@@ -74,7 +74,9 @@ def test_the_marginal_of_a_single_name() -> None:
 def test_a_replayed_value_is_neither_summed_out_nor_observed() -> None:
     """The error says so, and the remedy gives the joint density of value and data."""
     values = trace(coin).get_trace(0)
-    with pytest.raises(EnumerationError, match="'z' is latent and has a value that a handler gave it.*condition"):
+    with pytest.raises(
+        EnumerationError, match="'z' is latent and has a value that a handler gave it.*condition"
+    ):
         infer.log_evidence(replay(coin, trace=values))(0)
     observed = infer.log_evidence(condition(coin, data={"z": values.nodes["z"]["value"]}))(0)
     assert observed.item() == pytest.approx(float(values.log_prob_sum()), rel=1e-12)
@@ -93,5 +95,7 @@ def test_joint_values_of_an_event_are_not_enumerated() -> None:
         sample("z", dist.Bernoulli(torch.tensor([0.3, 0.4])).to_event(1))
 
     for given in (program, replay(program, trace=trace(program).get_trace())):
-        with pytest.raises(EnumerationError, match=r"'z' is latent with Bernoulli in an event of shape \(2,\)"):
+        with pytest.raises(
+            EnumerationError, match=r"'z' is latent with Bernoulli in an event of shape \(2,\)"
+        ):
             infer.log_evidence(given)()

@@ -193,7 +193,7 @@ def test_many_rows_are_taken_in_parts_and_by_pattern(monkeypatch: pytest.MonkeyP
     late = torch.randint(-1, 2, (101,))
     table = {"wet": column, "late": late}
     whole = marginals(weather())(evidence=table)
-    monkeypatch.setattr(row_batches, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(row_batches, "_ROWS_AT_ONCE", (7,))
     monkeypatch.setattr(row_batches, "_MANY", 1)
     parts = marginals(weather())(evidence=table)
     torch.testing.assert_close(parts.log_evidence, whole.log_evidence, **EXACT)
@@ -216,7 +216,7 @@ def test_rows_are_cut_to_the_memory_limit() -> None:
     whole = log_evidence(graph)(evidence=table)
     with switches.override(memory_limit=200_000):
         torch.testing.assert_close(log_evidence(graph)(evidence=table), whole)
-    with switches.override(memory_limit=2_000), pytest.raises(MemoryLimitError):
+    with switches.override(memory_limit=1_000), pytest.raises(MemoryLimitError):
         log_evidence(graph)(evidence=table)
 
 
@@ -256,3 +256,54 @@ def test_a_variable_called_rows() -> None:
     graph = FactorGraph.from_tables({"f": (["rows", "x"], [[0.5, 0.25], [0.1, 0.2]])})
     value = log_evidence(graph)(evidence={"x": [0, 1]})
     torch.testing.assert_close(value.exp(), torch.tensor([0.6, 0.45]))
+
+
+def crossed() -> FactorGraph:
+    """Plates that are not tree-shaped: one of them is written out."""
+    return FactorGraph.from_tables(
+        {
+            "a": (["i", "a"], torch.rand(2, 2, dtype=torch.float64)),
+            "f": (["i", "j", "a", "b"], torch.rand(2, 3, 2, 2, dtype=torch.float64)),
+        },
+        plates={"i": 2, "j": 3},
+        ordinals={"a": ["i"], "b": ["j"]},
+    )
+
+
+def test_rows_of_crossed_plates() -> None:
+    graph = crossed()
+    columns = {
+        "b": torch.tensor([[0, -1, 1], [-1, -1, 1], [-1, -1, -1]]),
+        "a": torch.tensor([[0, 1], [1, 1], [-1, 0]]),
+    }
+    posterior = Posterior(to_problem(graph))
+    answer, best = marginals(graph)(evidence=columns), map_assignment(graph)(evidence=columns)
+    for row in range(3):
+        logs = posterior.log_joint.masked_fill(~agreeing(posterior, columns, row), -torch.inf)
+        torch.testing.assert_close(answer.log_evidence[row], logs.logsumexp(0), **EXACT)
+        torch.testing.assert_close(best.log_prob[row], logs.max(), **EXACT)
+        weights = logs.softmax(0)
+        states = posterior.states("b", {"j": 0})
+        exact = torch.stack([weights[states == each].sum() for each in range(2)])
+        torch.testing.assert_close(answer.tables["b"][row, 0], exact, **EXACT)
+
+
+def test_a_row_that_does_not_fit_runs_in_slices() -> None:
+    side = 5
+    names = [[f"x{row}{column}" for column in range(side)] for row in range(side)]
+    tables = {}
+    for row in range(side):
+        for column in range(side):
+            for other in ((row + 1, column), (row, column + 1)):
+                if max(other) < side:
+                    pair = [names[row][column], names[other[0]][other[1]]]
+                    tables["-".join(pair)] = (pair, torch.rand(2, 2, dtype=torch.float64))
+    graph = FactorGraph.from_tables(tables)
+    rows = {"x00": [0, 1, None], "x44": [1, 1, 0]}
+    whole = marginals(graph)(evidence=rows)
+    with switches.override(memory_limit=5_000):
+        parts = marginals(graph)(evidence=rows)
+    assert whole.plan.slices == 1 < parts.plan.slices
+    torch.testing.assert_close(parts.log_evidence, whole.log_evidence, **EXACT)
+    for name in whole:
+        torch.testing.assert_close(parts.tables[name], whole.tables[name], **EXACT)

@@ -29,6 +29,9 @@ class Algebra(Protocol):
     def backward(self, group: Group, record: Record, incoming: Tensor) -> tuple[Tensor, ...]:
         """From what came back for the group's result to what goes back to its operands."""
 
+    def total(self, result: Tensor) -> Tensor:
+        """A result without variables as a logarithm."""
+
 
 def multiplied(group: Group, x: Tensor) -> Tensor:
     """A product over plates, in logarithms."""
@@ -44,6 +47,8 @@ def spread(group: Group, incoming: Tensor) -> Tensor:
 class LogSum:
     """Sums of probabilities given as logarithms; ``backward`` hands back beliefs, the derivatives by log-tables.
 
+    Where a plan maximises some variables after all others were summed out, it does.
+
     Args:
         trust: how each group's matrix product is made. It is raised where that turns out to be not enough.
         deferred: whether this is found out after the sweep, by ``distrust``, so that nothing waits for the device
@@ -56,6 +61,8 @@ class LogSum:
         self._wrong: list[tuple[int, Tensor]] = []
 
     def forward(self, number: int, group: Group, operands: tuple[Tensor, ...]) -> tuple[Tensor, Record]:
+        if group.maximum:
+            return Maximum().forward(number, group, operands)
         x = operands[0]
         if group.kind == "sum":
             return kernels.log_sum_exp(x, group.gone), Record(operands)
@@ -85,6 +92,9 @@ class LogSum:
         else:
             of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, incoming)
         return of_lhs.reshape(group.shapes[0]), of_rhs.reshape(group.shapes[1])
+
+    def total(self, result: Tensor) -> Tensor:
+        return result
 
     def distrust(self) -> bool:
         """Looks at what was put off, all at once; whether the sweep has to be run again, with less trust."""
@@ -133,6 +143,9 @@ class Maximum:
             best_lhs = lhs + kernels.max_matmul(others, rhs.mT)
             best_rhs = rhs + kernels.max_matmul(lhs.mT, others)
         return best_lhs.reshape(group.shapes[0]), best_rhs.reshape(group.shapes[1])
+
+    def total(self, result: Tensor) -> Tensor:
+        return result
 
 
 def _others(best: Tensor, result: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ LOG_SUM_EXP = Semiring("logaddexp", "add")
 """Variables are summed out: evidence and marginals."""
 
 MAX_SUM = Semiring("max", "add")
-"""Variables are maxed out: the most probable assignment."""
+"""Variables are maxed out: the most probable assignment. With a plan that was made to maximise some variables
+(``make_plan(..., maximised=...)``), these are, after all others were summed out."""
 
 
 class Marginal(NamedTuple):
@@ -91,7 +92,10 @@ class Result:
 
     @cached_property
     def assignment(self) -> dict[str, Choice]:
-        """For ``MAX_SUM``, the best state of every variable, one index for each element of its plates."""
+        """For ``MAX_SUM``, the best state of every variable, one index for each element of its plates.
+
+        A variable that was summed out, not maximised, has state 0.
+        """
         if self.tape is None:
             raise ValueError("Only a result of execute(plan, graph, MAX_SUM) has a best assignment.")
         return best_assignment(self.plan, self.tape)
@@ -114,7 +118,7 @@ class _LogSumProduct(torch.autograd.Function):
             # create_graph: the sweeps themselves are taped, to be differentiated again.
             tape, algebra = log_sum(ctx.plan, ctx.saved_tensors, "adjoint")
         seeds = sweep.seeds(ctx.plan, grads[0])
-        return (None, *sweep.backward(ctx.plan, tape, algebra, seeds, ctx.factors))
+        return (None, *sweep.backward(ctx.plan, tape, algebra, seeds, ctx.factors, last=False))
 
 
 class _Beliefs(torch.autograd.Function):
@@ -182,6 +186,8 @@ def execute(
         return Result(plan, graph, semiring, torch.zeros(()))
     beliefs = beliefs or bool(plan.readouts)
     if semiring == MAX_SUM:
+        if plan.maximised:
+            return Result(plan, graph, semiring, *_sum_then_maximum(plan, tables, beliefs))
         algebra = Maximum()
         tape = sweep.forward(plan, tables, algebra, "results" if beliefs else "operands")
         best: list[Tensor] = []
@@ -191,7 +197,7 @@ def execute(
                     "Max-marginals of a batch are not made: ask for one of its elements at a time."
                 )
             seeds = [tape.value] * len(plan.schedule.weights)
-            best = sweep.backward(plan, tape, algebra, seeds, len(tables))
+            best = sweep.backward(plan, tape, algebra, seeds, len(tables), last=False)
         return Result(plan, graph, semiring, tape.value, tuple(best), tape)
     wants_grad = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
     if beliefs:
@@ -199,6 +205,15 @@ def execute(
         return Result(plan, graph, semiring, value, tuple(found))
     value = _LogSumProduct.apply(plan, *tables) if wants_grad else log_sum(plan, tables)[0].value  # type: ignore[no-untyped-call]
     return Result(plan, graph, semiring, value)
+
+
+def _sum_then_maximum(
+    plan: EliminationPlan, tables: Sequence[Tensor], beliefs: bool
+) -> tuple[Tensor, tuple[Tensor, ...], sweep.Tape]:
+    if beliefs:
+        raise ValueError("A maximum over sums has no max-marginals: ask for its value and its assignment.")
+    tape, _ = log_sum(plan, tables, "operands")
+    return tape.value, (), tape
 
 
 def sample(

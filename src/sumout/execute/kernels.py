@@ -72,6 +72,7 @@ class Product(NamedTuple):
     - ``matrix``: shifted exponentials of both operands and their matrix product;
     - ``positive``: the same where the matrix product is positive throughout;
     - ``vector``: the shifted exponential of the joint table and its sums (``b`` is not used);
+    - ``joint``: the same where the sums are positive throughout;
     - ``logs``: both log-tables (``r`` is not used).
     """
 
@@ -129,8 +130,8 @@ def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
     how, a, b, r = product
     if how == "logs":
         return _adjoint_in_logs(a, b, grad)
-    weight = grad / r if how == "positive" else quotient(grad, r)
-    if how != "vector":
+    weight = grad / r if how in ("positive", "joint") else quotient(grad, r)
+    if how in ("positive", "matrix"):
         return a * (weight @ b.mT), b * (a.mT @ weight)
     belief = a * weight
     if grad.shape[-2] == 1:
@@ -159,10 +160,14 @@ def _underflows(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
 
     Such an entry is right only if it is an exact zero: no summand has two finite factors.
     """
+    wrong = torch.zeros((), dtype=torch.bool, device=r.device)
     with torch.no_grad():
-        suspects = r < _sure(r.dtype)
-        summands = (x > -torch.inf).to(x.dtype) @ (y > -torch.inf).to(x.dtype)
-        return (suspects & (summands > 0)).any()
+        possible = (y > -torch.inf).to(y.dtype)
+        size = max(1, _CHUNK // max(1, x.shape[0] * (x.shape[-1] + y.shape[-1])))
+        for part, of_part in zip(torch.split(x, size, -2), torch.split(r, size, -2), strict=True):
+            summands = (part > -torch.inf).to(x.dtype) @ possible
+            wrong = wrong | ((of_part < _sure(r.dtype)) & (summands > 0)).any()
+    return wrong
 
 
 def _left_chunks(x: Tensor, y: Tensor) -> int:

@@ -108,30 +108,28 @@ def forward(
         elif keep is not None:
             records.append(Record(operands, result=result if keep == "results" else None))
         _free(group, results, unread)
-    return Tape(_total(plan, tables, results), records)
+    return Tape(_total(plan, tables, results, algebra), records)
 
 
-def _total(plan: EliminationPlan, tables: Sequence[Tensor], results: Sequence[Tensor | None]) -> Tensor:
+def _total(
+    plan: EliminationPlan, tables: Sequence[Tensor], results: Sequence[Tensor | None], algebra: Algebra
+) -> Tensor:
     """The answer: the weighted sum of all totals."""
     schedule, batch, indices = plan.schedule, plan.structure.batch, _indices(plan)
-    if not batch:
-        scalars = stack_rows(schedule.totals, tables, results, indices)
-        if any(weight != 1.0 for weight in schedule.weights):
-            scalars = scalars * scalars.new_tensor(schedule.weights)
-        return scalars.sum()
     sizes = dict(plan.structure.sizes)
     shape = [sizes[each] for each in batch]
-    value: Tensor | None = None
-    number = 0
-    for part in schedule.totals:
-        for total in stack_rows((part,), tables, results, indices):
-            dims = schedule.total_dims[number]
-            order = [dims.index(each) for each in batch if each in dims]
-            total = total.permute(order).reshape([sizes[each] if each in dims else 1 for each in batch])
-            total = total * schedule.weights[number]
-            value = total if value is None else value + total
-            number += 1
-    assert value is not None  # A batch is a dimension of some factor.
+    if not any(schedule.total_dims):
+        scalars = algebra.total(stack_rows(schedule.totals, tables, results, indices))
+        if any(weight != 1.0 for weight in schedule.weights):
+            scalars = scalars * scalars.new_tensor(schedule.weights)
+        return scalars.sum().expand(shape)
+    value: Tensor | float = 0.0
+    for part, dims, weight in zip(schedule.totals, schedule.total_dims, schedule.weights, strict=True):
+        total = algebra.total(stack_rows((part,), tables, results, indices)[0])
+        total = total.permute([dims.index(each) for each in batch if each in dims])
+        total = total.reshape([sizes[each] if each in dims else 1 for each in batch])
+        value = value + (total if weight == 1.0 else total * weight)
+    assert isinstance(value, Tensor)
     return value.expand(shape)
 
 
@@ -145,7 +143,12 @@ def _free(group: Group, results: list[Tensor | None], unread: list[int]) -> None
 
 
 def backward(
-    plan: EliminationPlan, tape: Tape, algebra: Algebra, seeds: Sequence[Tensor], factors: int
+    plan: EliminationPlan,
+    tape: Tape,
+    algebra: Algebra,
+    seeds: Sequence[Tensor],
+    factors: int,
+    last: bool = True,
 ) -> list[Tensor]:
     """Goes through the groups in reverse and hands back from results to operands.
 
@@ -155,6 +158,7 @@ def backward(
         algebra: what is done at each group.
         seeds: what comes back for each of the schedule's totals.
         factors: how many factors there are, the plan's probes included.
+        last: whether the tape is not needed again; then every record is dropped when it has been used.
 
     Returns:
         What came back to each factor, in the shape of its table.
@@ -172,6 +176,9 @@ def backward(
         of_result = _gather(incoming[number], group, indices)
         incoming[number] = []
         outgoing = algebra.backward(group, tape.records[number], of_result)
+        del of_result
+        if last:
+            tape.records[number] = Record()
         for side, of_operand in zip(group.operands, outgoing, strict=True):
             _hand_back(side, of_operand, incoming, of_factors)
     missing = [index for index, each in enumerate(of_factors) if each is None]

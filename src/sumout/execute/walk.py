@@ -84,7 +84,9 @@ def _route(plan: EliminationPlan) -> _Route:
     stops = [
         _stop(number, group, route)
         for number, group in reversed(list(enumerate(plan.schedule.groups)))
-        if group.steps[0].over and group.kind != "product"
+        if group.steps[0].over
+        and group.kind != "product"
+        and (group.maximum or not plan.maximised)  # What is summed out before a maximum has no state.
     ]
     return _Route(tuple(stops), homes, first, sizes, copies)
 
@@ -167,7 +169,8 @@ def walk(plan: EliminationPlan, tape: Tape, decide: Decide, assignments: int = 1
         assignments: how many assignments are made at once.
 
     Returns:
-        For every variable that some factor mentions, its states: of shape ``(assignments, *plates)``.
+        For every variable that some factor mentions, its states: of shape ``(assignments, *plates)``. Those of
+        variables that the plan sums out before it maximises others are 0.
     """
     route = _routes(plan)
     device = tape.value.device

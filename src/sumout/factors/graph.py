@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from sumout.factors.check import check
 from sumout.factors.evidence import Evidence, condition
 from sumout.factors.from_expression import read_expression
 from sumout.factors.parts import GraphData, Plate
-from sumout.factors.show import dot, table
+from sumout.factors.show import MOST_DRAWN, dot, table
 from sumout.factors.tables import TableLike, graph_from_tables
 from sumout.factors.to_expression import write_expression
+from sumout.plan.show import drawn
 from sumout.plan.structure import FactorShape, Structure
 
 
@@ -124,6 +126,24 @@ class FactorGraph(GraphData):
     def to_dot(self) -> str:
         """The graph in Graphviz's DOT language: variables are ellipses, factors boxes, plates clusters."""
         return dot(self)
+
+    def draw(self, path: str | Path | None = None) -> str:
+        """The graph as a picture, by Graphviz.
+
+        Args:
+            path: where it is written; its ending (``.svg``, ``.pdf``, ``.png``) is its format.
+
+        Returns:
+            The picture as SVG.
+
+        Raises:
+            MissingExtraError: if the extra ``draw`` or the program ``dot`` is not installed.
+        """
+        return drawn(self.to_dot(), path)
+
+    def _repr_svg_(self) -> str | None:
+        """What a notebook shows of a graph that is not too large; where nothing can draw, it shows the text."""
+        return drawn(self.to_dot(), None, quiet=True) or None if len(self.factors) <= MOST_DRAWN else None
 
     def __str__(self) -> str:
         return table(self)

@@ -12,6 +12,9 @@ Rows = list[tuple[str, ...]]
 MOST_ROWS = 40
 """How many rows of one kind the text table shows."""
 
+MOST_DRAWN = 300
+"""How many factors a graph may have to be drawn without being asked."""
+
 
 def table(graph: GraphData) -> str:
     """The graph as an aligned text table: plates, variables, factors."""

@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sumout.execute import execute
 from sumout.factors import FactorGraph
 from sumout.infer.question import (
     Question,
     Target,
     check_names,
     group_of,
-    plan_for,
     refuse_impossible,
     refuse_scales,
     sites_of,
@@ -65,7 +63,7 @@ def entropy(
         graph, trace = question(*args, **kwargs)
         if names is None:
             return _of_all(graph)
-        check_names(graph, names)
+        check_names(graph.variables, names)
         result = solve(graph, marginals=(names,))
         refuse_impossible(graph, result.value)
         table = joint(graph, sites_of(trace), names, result.marginal(names))
@@ -76,7 +74,7 @@ def entropy(
 
 def _of_all(graph: FactorGraph) -> Tensor:
     refuse_scales(graph, "The entropy of all variables")
-    result = execute(plan_for(graph), graph, beliefs=True)
+    result = solve(graph, beliefs=True)
     refuse_impossible(graph, result.value)
     total = result.value
     for belief, factor in zip(result.beliefs, graph.factors, strict=False):  # Probes are ones.

@@ -63,7 +63,7 @@ def expectation(
 
     def query(*args: Any, **kwargs: Any) -> Tensor:
         graph, trace = question(*args, **kwargs)
-        check_names(graph, names)
+        check_names(graph.variables, names)
         result = solve(graph, marginals=(names,))
         refuse_impossible(graph, result.value)
         return _expected(joint(graph, sites_of(trace), names, result.marginal(names)), function)

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sumout.execute import MAX_SUM, Choice, execute
+from sumout.execute import MAX_SUM, Choice
 from sumout.factors import Factor, FactorGraph
-from sumout.infer.question import Question, Target, plan_for, refuse_impossible, refuse_scales, sites_of
+from sumout.infer.question import Question, Target, refuse_impossible, refuse_scales, sites_of
 from sumout.infer.readout import site_values
 from sumout.infer.result import BestAssignments
 from sumout.infer.score import log_joint
-from sumout.infer.solve import solve
+from sumout.infer.solve import plan_for, solve
 from sumout.plan import EliminationPlan
 
 
@@ -103,7 +103,7 @@ class _Search:
         self.fixed = tuple([replace(factor, data=factor.data.detach()) for factor in graph.factors])
         self.like = self.fixed[0].data if self.fixed else torch.zeros(())
         self.open = self._masks()
-        self.plan: EliminationPlan = plan_for(self._within(self.open), tuple(graph.variables))
+        self.plan: EliminationPlan = plan_for(self._within(self.open), tuple(graph.variables), backward=True)
 
     def run(self, k: int) -> list[Mapping[str, Choice]]:
         """The best assignments; at least one, for an empty graph has one, at most ``k``."""
@@ -143,7 +143,7 @@ class _Search:
 
     def _region(self, masks: Mapping[str, Tensor]) -> _Region:
         """Looks for the best of a region, and for the second best."""
-        result = execute(self.plan, self._within(masks), MAX_SUM)
+        result = solve(self._within(masks), MAX_SUM, plan=self.plan)
         refuse_impossible(self.graph, result.value)
         best = result.assignment if masks else {}
         if not masks:

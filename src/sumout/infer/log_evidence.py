@@ -43,6 +43,13 @@ def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Cal
         rows = question.table(args, kwargs)
         if rows is not None:
             return log_evidence_of_rows(*rows)
+        quick = question.quick(args, kwargs)
+        if quick is not None:
+            prepared, states = quick
+            pattern = prepared.pattern(tuple([name for name, _ in states]), ())
+            found = pattern.log_evidence([state for _, state in states])
+            if found is not None and not found.isnan():
+                return found
         graph, _ = question(*args, **kwargs)
         value = solve(graph).value
         refuse_nan(graph, value)

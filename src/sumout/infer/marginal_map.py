@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sumout.execute import MAX_SUM
+from sumout.factors import FactorGraph
+from sumout.infer.leaves import without_leaves
 from sumout.infer.question import (
     Question,
     Target,
@@ -18,7 +20,9 @@ from sumout.infer.question import (
 from sumout.infer.readout import site_value
 from sumout.infer.result import MarginalAssignment
 from sumout.infer.solve import solve
-from sumout.infer.sum_out import sum_out
+from sumout.infer.spread import current_team
+from sumout.plan import EliminationPlan, make_plan
+from sumout.settings import settings
 
 
 def marginal_map(
@@ -41,7 +45,8 @@ def marginal_map(
 
     Raises:
         EvidenceError: for a site that is not summed out.
-        PlanError: if a site outside of a plate is summed out, and one inside that it touches is not.
+        PlanError: if a site outside of a plate is summed out and one inside is not, which ties the plate's elements
+            together, and the plate cannot be written out.
         ModelError: in a model with subsampled plates or scales.
         ImpossibleEvidenceError: if the observations have probability zero.
         EnumerationError, MemoryLimitError: as in ``log_evidence``.
@@ -60,10 +65,11 @@ def marginal_map(
 
     def query(*args: Any, **kwargs: Any) -> MarginalAssignment:
         graph, trace = question(*args, **kwargs)
-        check_names(graph, names)
+        check_names(graph.variables, names)
         refuse_scales(graph, "A marginal MAP")
-        smaller, plans = sum_out(graph, [name for name in graph.variables if name not in names])
-        result = solve(smaller, MAX_SUM)
+        smaller = without_leaves(graph, [name for name in graph.variables if name not in names])
+        plan = _plan(smaller, names)
+        result = solve(smaller, MAX_SUM, plan=plan)
         refuse_impossible(graph, result.value)
         of_program = sites_of(trace)
         values = {
@@ -72,13 +78,27 @@ def marginal_map(
             else result.assignment[name].states
             for name in names
         }
+        states = {name: graph.states[name] for name in names if name in graph.states}
+        widest = max((len(graph.variables.keys() & factor.inputs) for factor in graph.factors), default=1)
         return MarginalAssignment(
-            values,
-            (*plans, result.plan),
-            smaller.states,
-            result.value,
-            lambda: solve(graph).value,
-            max((len(graph.variables.keys() & factor.inputs) for factor in graph.factors), default=1),
+            values, result.plan, states, result.value, lambda: solve(graph).value, widest
         )
 
     return query
+
+
+def _plan(graph: FactorGraph, names: tuple[str, ...]) -> EliminationPlan:
+    """A plan that fits into the memory limit: all variables but the named ones are summed out first."""
+    limit, itemsize = settings.memory_limit, graph.factors[0].data.element_size() if graph.factors else 8
+    team = current_team()
+    plan = make_plan(
+        graph.structure,
+        maximised=names,
+        memory_limit=limit,
+        itemsize=itemsize,
+        backward=True,
+        slices=1 if team is None else team.size,
+        unroll=True,
+    )
+    plan.check_memory(limit, itemsize, backward=True)
+    return plan

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from sumout.factors import FactorGraph
+from sumout.infer.prepared import PreparedGraph
 from sumout.infer.question import Question, Target, check_names, refuse_impossible, sites_of
 from sumout.infer.readout import distribution_of, table_of
 from sumout.infer.result import Marginals
@@ -53,9 +56,15 @@ def marginals(
             graph = rows[0]
             tables, plan, log_evidence = marginals_of_rows(*rows, wanted)
             return Marginals(tables, partial(distribution_of, graph, {}), plan, graph.states, log_evidence)
+        quick = question.quick(args, kwargs)
+        if quick is not None:
+            assert question.graph is not None
+            found = _quickly(question.graph, *quick, wanted)
+            if found is not None:
+                return found
         graph, trace = question(*args, **kwargs)
         asked = tuple(graph.variables) if wanted is None else wanted
-        check_names(graph, asked)
+        check_names(graph.variables, asked)
         result = solve(graph, marginals=asked)
         refuse_impossible(graph, result.value)
         sites = sites_of(trace)
@@ -65,3 +74,24 @@ def marginals(
         )
 
     return query
+
+
+def _quickly(
+    graph: FactorGraph,
+    prepared: PreparedGraph,
+    states: list[tuple[str, int]],
+    wanted: tuple[Readout, ...] | None,
+) -> Marginals | None:
+    """The answer for a graph that is kept prepared; ``None`` where that has none."""
+    observed = tuple([name for name, _ in states])
+    if wanted is None:
+        asked: tuple[Readout, ...] = tuple([name for name in graph.variables if name not in observed])
+    else:
+        asked = wanted
+        check_names({name for name in graph.variables if name not in observed}, asked)
+    pattern = prepared.pattern(observed, asked)
+    found = pattern.marginals([state for _, state in states])
+    if found is None or not math.isfinite(found[0].item()):
+        return None
+    value, tables = found
+    return Marginals(tables, partial(distribution_of, graph, {}), pattern.plan, graph.states, value)

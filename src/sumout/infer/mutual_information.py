@@ -61,7 +61,7 @@ def mutual_information(
     def query(*args: Any, **kwargs: Any) -> Tensor:
         graph, trace = question(*args, **kwargs)
         group = (*first, *second)
-        check_names(graph, group)
+        check_names(graph.variables, group)
         result = solve(graph, marginals=(group,))
         refuse_impossible(graph, result.value)
         table = joint(graph, sites_of(trace), group, result.marginal(group))

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from sumout.errors import MemoryLimitError
-from sumout.execute import sample
 from sumout.factors import FactorGraph
-from sumout.infer.question import Question, Target, plan_for, refuse_impossible, sites_of
+from sumout.infer.question import Question, Target, refuse_impossible, sites_of
 from sumout.infer.readout import site_values
 from sumout.infer.result import PosteriorSamples
+from sumout.infer.solve import plan_for, sample
 from sumout.settings import settings
 from sumout.text import memory
 
@@ -69,9 +69,9 @@ def posterior_samples(
     def query(*args: Any, **kwargs: Any) -> PosteriorSamples:
         with torch.no_grad():
             graph, trace = question(*args, **kwargs)
-            plan = plan_for(graph)
+            plan = plan_for(graph, backward=True)
             _check_memory(graph, num_samples)
-            drawn = sample(plan, graph, num_samples, generator)
+            drawn = sample(graph, num_samples, generator, plan=plan)
             refuse_impossible(graph, drawn.value)
         of_program = sites_of(trace)
         values = {

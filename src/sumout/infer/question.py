@@ -17,9 +17,7 @@ from sumout.infer.program import EnumeratedProgram
 from sumout.infer.readout import latent_sites
 from sumout.infer.rows import EvidenceTable, is_table, read_table
 from sumout.lower import lower
-from sumout.plan import EliminationPlan, make_plan
 from sumout.plan.structure import Readout
-from sumout.settings import settings
 
 Target = Callable[..., Any] | FactorGraph
 """What can be asked: a program, called with its own arguments, or a graph, called with ``evidence={...}``."""
@@ -105,25 +103,6 @@ def check_names(variables: Collection[str], wanted: Iterable[Readout]) -> None:
                     f"{name!r} is not summed out, so it has no marginal: it is observed, or there is no such name."
                     f"{nearest(str(name), variables)}"
                 )
-
-
-def plan_for(
-    graph: FactorGraph, wanted: tuple[Readout, ...] = (), *, maximised: tuple[str, ...] = ()
-) -> EliminationPlan:
-    """A plan whose forward sweep is kept and that fits into the memory limit.
-
-    Args:
-        graph: what is to be solved.
-        wanted: what is to be read out.
-        maximised: variables that are maximised after all others were summed out.
-    """
-    itemsize = graph.factors[0].data.element_size() if graph.factors else 8
-    limit = settings.memory_limit
-    plan = make_plan(
-        graph.structure, wanted, maximised=maximised, memory_limit=limit, itemsize=itemsize, backward=True
-    )
-    plan.check_memory(limit, itemsize, backward=True)
-    return plan
 
 
 def refuse_scales(graph: FactorGraph, what: str) -> None:

@@ -164,29 +164,20 @@ class Assignment(Answer[str, Tensor]):
 class MarginalAssignment(Assignment):
     """A most probable assignment of some variables, with all others summed out.
 
-    Attributes:
-        plans: the sums, one for each set of summed variables that hang together; the maximum comes last.
-        width: the induced width of the constrained order: variables in the largest scope that it meets, less one.
+    ``width`` is the induced width of the constrained order: variables in the largest scope that it meets, less one.
     """
 
     def __init__(
         self,
         values: Mapping[str, Tensor],
-        plans: tuple[EliminationPlan, ...],
+        plan: EliminationPlan,
         states: Mapping[str, tuple[str, ...]],
         log_prob: Tensor,
         log_evidence: Callable[[], Tensor],
         widest_factor: int,
     ) -> None:
-        super().__init__(values, plans[-1], states, log_prob, log_evidence)
-        self.plans = plans
-        self.width = max(widest_factor - 1, *(_width(plan) for plan in plans))
-
-
-def _width(plan: EliminationPlan) -> int:
-    """Variables that are left count as well as those that are summed out."""
-    variables = {name for name, _ in plan.structure.variables}.union(plan.structure.batch)
-    return max((len(variables & plan.scope(step)) for step in plan.steps), default=1) - 1
+        super().__init__(values, plan, states, log_prob, log_evidence)
+        self.width = max(widest_factor - 1, plan.width)
 
 
 class MaxMarginals(Answer[str, Tensor]):

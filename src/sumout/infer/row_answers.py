@@ -34,8 +34,7 @@ def marginals_of_rows(
     """Tables of probabilities with the rows first; a plan that was run; the log-evidence of each row."""
     seen = {name for name, column in table.columns.items() if not (column < 0).any()}
     asked = tuple([name for name in graph.variables if name not in seen] if wanted is None else wanted)
-    left = FactorGraph((), {name: each for name, each in graph.variables.items() if name not in seen})
-    check_names(left, asked)
+    check_names([name for name in graph.variables if name not in seen], asked)
     rows, values = [], []
     found: dict[Readout, list[Tensor]] = {each: [] for each in asked}
     plan = None

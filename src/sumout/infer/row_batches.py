@@ -8,19 +8,22 @@ variables are observed go together where they are many, for what is gone costs n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from sumout.errors import MemoryLimitError
-from sumout.execute import LOG_SUM_EXP, Result, Semiring, execute
+from sumout.execute import LOG_SUM_EXP, Choice, Marginal, Result, Semiring, execute
 from sumout.factors import Factor, FactorGraph, Plate
 from sumout.factors.evidence import condition
 from sumout.infer.batched import BatchedGraph
+from sumout.infer.prepared import PreparedGraph, prepared_graph
 from sumout.infer.progress import Progress
 from sumout.infer.rows import MISSING, EvidenceTable
+from sumout.infer.solve import solve
+from sumout.infer.spread import current_team
 from sumout.plan import EliminationPlan, make_plan
 from sumout.plan.structure import Readout
 from sumout.settings import settings
@@ -28,8 +31,11 @@ from sumout.settings import settings
 _MANY = 1000
 """Rows of one pattern that are worth a plan of their own."""
 
-_ROWS_AT_ONCE = 512
-"""Rows of a batch: enough that their number is what counts, few enough that their tables stay in a cache."""
+_ROWS_AT_ONCE = (2048, 512, 128, 32)
+"""Rows of a batch: as many as possible, for an operation costs something whatever their number ..."""
+
+_ENTRIES_AT_ONCE = 2**20
+"""... but not so many that a table of theirs has more entries than this: larger ones are slow to allocate."""
 
 
 class Batch(NamedTuple):
@@ -73,16 +79,157 @@ def solve_rows(
             some = {name: column for name, column in there.items() if name in partly}
             hidden = tuple([each for each in wanted if each not in observed])
             backward = semiring != LOG_SUM_EXP or bool(hidden) or _wants_grad(graph)
-            first = _batched(graph, _at(observed, rows[:1] * 0), _at(some, rows[:1] * 0))
-            plan = _plan(first, hidden, len(rows), backward)
-            (size,) = (size for name, size in plan.structure.sizes if name in first.batch)
+            ways = _ways(graph, semiring, observed, some, hidden)
+            way = next(ways)
+            while not (size := _rows_at_once(way, observed, some, len(rows), backward)):
+                way = next(ways)
             for start in range(0, len(rows), size):
                 part = torch.arange(start, start + size).clamp_(max=len(rows) - 1)
-                batch = _batched(graph, _at(observed, part), _at(some, part))
+                while (result := way.solve(_at(observed, part), _at(some, part))) is None:
+                    way = next(ways)
                 count = min(size, len(rows) - start)
-                result = execute(plan, batch, semiring)
                 yield Batch(rows[start : start + count], result, _at(observed, part[:count]))
                 progress.advance(count)
+
+
+def _ways(
+    graph: FactorGraph,
+    semiring: Semiring,
+    observed: Mapping[str, Tensor],
+    some: Mapping[str, Tensor],
+    wanted: tuple[Readout, ...],
+) -> Iterator[_Way]:
+    """The ways in which rows can be answered, the quickest first."""
+    prepared = prepared_graph(graph) if semiring == LOG_SUM_EXP else None
+    if prepared is not None:
+        yield _Prepared(prepared, observed, some, wanted)
+    if current_team() is None:
+        yield _General(graph, semiring, wanted)
+    yield _OneByOne(graph, semiring, wanted)
+
+
+class _Way(Protocol):
+    """A way of answering rows."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+
+    def plan(
+        self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int
+    ) -> EliminationPlan | None:
+        """The plan of so many rows, none of whose tables are made; ``None`` if each row has its own."""
+
+    def solve(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> Result | None:
+        """The answer to some rows; ``None`` if it takes another way."""
+
+
+class _General:
+    """Batches in logarithms: of all graphs, all semirings, and with derivatives."""
+
+    def __init__(self, graph: FactorGraph, semiring: Semiring, wanted: tuple[Readout, ...]) -> None:
+        self.graph = graph
+        self.semiring = semiring
+        self.wanted = wanted
+        self.itemsize = graph.factors[0].data.element_size() if graph.factors else 4
+
+    def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> EliminationPlan:
+        """For so many rows; the tables of no more than one are made."""
+        one = torch.zeros(1, dtype=torch.long)
+        first = _batched(self.graph, _at(observed, one), _at(some, one))
+        sizes = tuple([(name, rows if name in first.batch else size) for name, size in first.structure.sizes])
+        return make_plan(first.structure._replace(sizes=sizes), self.wanted, unroll=True)
+
+    def solve(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> Result:
+        batch = _batched(self.graph, observed, some)
+        return execute(make_plan(batch.structure, self.wanted, unroll=True), batch, self.semiring)
+
+
+class _OneByOne:
+    """Rows that cannot be a dimension, as where plates are written out or a plan runs in slices: each is a graph."""
+
+    def __init__(self, graph: FactorGraph, semiring: Semiring, wanted: tuple[Readout, ...]) -> None:
+        self.graph = graph
+        self.semiring = semiring
+        self.wanted = wanted
+        self.itemsize = 8
+
+    def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> None:
+        return None
+
+    def solve(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> Result:
+        count = len(next(iter({**observed, **some}.values())))
+        graphs = [_single(self.graph, observed, some, row) for row in range(count)]
+        results = [solve(graph, self.semiring, self.wanted) for graph in graphs]
+        value = torch.stack([result.value for result in results])
+        return _Stacked(results[0].plan, graphs[0], self.semiring, value, parts=tuple(results))
+
+
+@dataclass(frozen=True, eq=False)
+class _Stacked(Result):
+    """The results of single rows as if they were one of all."""
+
+    parts: tuple[Result, ...] = ()
+
+    def marginal(self, wanted: Readout) -> Marginal:
+        """As that of a batch, with the rows first."""
+        found = [each.marginal(wanted) for each in self.parts]
+        return Marginal(torch.stack([each.probs for each in found]), found[0].plates)
+
+    @cached_property
+    def assignment(self) -> dict[str, Choice]:
+        """As that of a batch, with the rows first."""
+        found = [each.assignment for each in self.parts]
+        return {
+            name: Choice(torch.stack([each[name].states for each in found]), choice.plates)
+            for name, choice in found[0].items()
+        }
+
+
+def _single(
+    graph: FactorGraph, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], row: int
+) -> FactorGraph:
+    """The graph of one row, without a dimension for rows."""
+    here = torch.tensor([row])
+    batch = _batched(graph, _at(observed, here), _at(some, here))
+    (rows,) = batch.batch
+    factors = tuple(
+        [
+            replace(
+                factor,
+                inputs=tuple([each for each in factor.inputs if each != rows]),
+                data=factor.data.squeeze(factor.inputs.index(rows)),
+            )
+            if rows in factor.inputs
+            else factor
+            for factor in batch.factors
+        ]
+    )
+    return FactorGraph(factors, batch.variables, batch.plates, batch.states)
+
+
+class _Prepared:
+    """Batches of a graph that is kept prepared."""
+
+    def __init__(
+        self,
+        prepared: PreparedGraph,
+        observed: Mapping[str, Tensor],
+        some: Mapping[str, Tensor],
+        wanted: tuple[Readout, ...],
+    ) -> None:
+        self.prepared = prepared
+        self.itemsize = prepared.tables[0].element_size()
+        self.names = tuple(sorted(observed)), wanted, tuple(sorted(some))
+
+    def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> EliminationPlan:
+        return self.prepared.pattern(*self.names, rows).plan
+
+    def solve(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> Result | None:
+        columns = {name: column.to(self.prepared.device) for name, column in {**observed, **some}.items()}
+        rows = len(next(iter(columns.values())))
+        with torch.no_grad():
+            return self.prepared.pattern(*self.names, rows).solve(columns)
 
 
 def _at(columns: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
@@ -112,21 +259,26 @@ def _patterns(table: EvidenceTable, apart: bool) -> list[tuple[Tensor, set[str]]
     return [((of_row == number).nonzero().squeeze(1), broken) for number in range(len(patterns))]
 
 
-def _plan(first: BatchedGraph, wanted: tuple[Readout, ...], count: int, backward: bool) -> EliminationPlan:
-    """The plan of as many rows at once as fit into the memory limit; ``first`` is the graph of one row."""
-    size = min(count, _ROWS_AT_ONCE)
-    itemsize = first.factors[0].data.element_size()
-    while True:
-        sizes = tuple([(name, size if name in first.batch else each) for name, each in first.structure.sizes])
-        plan = make_plan(first.structure._replace(sizes=sizes), wanted)
-        try:
-            plan.check_memory(settings.memory_limit, itemsize, backward)
-        except MemoryLimitError:
-            if size == 1:
-                raise
-            size = size // 2
-        else:
-            return plan
+def _rows_at_once(
+    way: _Way, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], count: int, backward: bool
+) -> int:
+    """How many rows are taken at once; 0 if even one does not fit into the memory limit, or is no dimension."""
+    for most in _ROWS_AT_ONCE:
+        size = min(count, most)
+        plan = way.plan(observed, some, size)
+        if plan is None:
+            return size
+        if plan.unrolled:
+            return 0
+        largest = max((max(group.read, group.written) for group in plan.schedule.groups), default=0)
+        if largest <= _ENTRIES_AT_ONCE:
+            break
+    while plan is not None and plan.bytes(way.itemsize, backward) > settings.memory_limit:
+        if size == 1:
+            return 0
+        size = size // 2
+        plan = way.plan(observed, some, size)
+    return size
 
 
 def _batched(graph: FactorGraph, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> BatchedGraph:

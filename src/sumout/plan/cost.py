@@ -1,10 +1,15 @@
-"""What a schedule costs, in flops, bytes and kernel launches, and about how long that takes."""
+"""What a schedule costs, in flops, bytes and kernel launches, and about how long that takes.
+
+A contraction is judged before it is scheduled, by the same three numbers.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from sumout.plan.schedule import Schedule
+from sumout.plan.groups import Schedule
+from sumout.text import memory
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,35 @@ class Machine:
     entries_per_second: float = 2e8
     seconds_per_launch: float = 6e-5
 
+    def seconds(self, flops: float, entries: float, launches: int) -> float:
+        """A rough running time, to compare plans by; infinite where a float ends."""
+        try:
+            return (
+                flops / self.flops_per_second
+                + entries / self.entries_per_second
+                + launches * self.seconds_per_launch
+            )
+        except OverflowError:
+            return float("inf")
+
+
+def rounded(count: float) -> str:
+    """A count in three digits, however large it is.
+
+    >>> rounded(1234567), rounded(10**400)
+    ('1.23e+06', '1e+400')
+    """
+    return f"{count:.3g}" if count < 1e300 else f"1e+{int(math.log10(count))}"
+
+
+def in_bytes(count: int) -> str:
+    """So many bytes in a unit that fits, however many they are."""
+    return memory(count) if count < 1e300 else f"{rounded(count >> 60)} EiB"
+
+
+FLOPS_ALONE = Machine(1e9, float("inf"), 0.0)
+"""Nothing counts but multiply-adds, as in most of the literature."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -33,11 +67,7 @@ class Cost:
 
     def seconds(self, machine: Machine) -> float:
         """A rough running time, to compare plans by."""
-        return (
-            self.flops / machine.flops_per_second
-            + self.entries / machine.entries_per_second
-            + self.launches * machine.seconds_per_launch
-        )
+        return machine.seconds(self.flops, self.entries, self.launches)
 
 
 def cost_of(schedule: Schedule) -> Cost:

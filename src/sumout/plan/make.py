@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
-from sumout.plan.cost import Machine, cost_of
-from sumout.plan.eliminate import eliminate
-from sumout.plan.orders import ORDERS
+from sumout.errors import PlanError
+from sumout.plan.choose import Chooser
+from sumout.plan.cost import Machine
+from sumout.plan.draft import Draft
+from sumout.plan.outline import StuckError, outline
 from sumout.plan.plan import EliminationPlan
-from sumout.plan.schedule import schedule
-from sumout.plan.structure import Readout, Structure, readouts
+from sumout.plan.planning import Planning, in_force
+from sumout.plan.saved import check_path, from_json
+from sumout.plan.search import search
+from sumout.plan.slices import Room, fitted, sliceable
+from sumout.plan.structure import Readout, Structure
+from sumout.plan.unroll import Unrolled, cheapest
 
 
 class PlanCacheInfo(NamedTuple):
@@ -22,45 +31,125 @@ class PlanCacheInfo(NamedTuple):
     size: int
 
 
+class _Question(NamedTuple):
+    """What is to be planned."""
+
+    structure: Structure
+    marginals: tuple[Readout, ...]
+    maximised: tuple[str, ...]
+    unroll: bool = False
+
+
+_kept: dict[_Question, EliminationPlan] = {}
+"""Plans that were loaded, or asked to be kept."""
+
+
 @lru_cache(maxsize=1024)
-def _make_plan(
-    structure: Structure, marginals: tuple[Readout, ...], orders: tuple[str, ...], machine: Machine
-) -> EliminationPlan:
-    sizes = dict(structure.sizes)
-    found, probes = readouts(structure, marginals)
-    best: EliminationPlan | None = None
-    considered: list[tuple[str, float]] = []
-    for order in orders:
-        elimination = eliminate(structure, probes, ORDERS[order])
-        timetable = schedule(elimination, sizes, len(structure.factors) + len(probes))
-        cost = cost_of(timetable)
-        plan = EliminationPlan(structure, tuple(found.items()), probes, order, elimination, timetable, cost)
-        considered.append((order, cost.seconds(machine)))
-        if best is None or considered[-1][1] < best.cost.seconds(machine):
-            best = plan
-        if not any(step.kind == "contract" for step in elimination.steps):
-            break  # Nothing is multiplied, so every order gives this plan.
-    if best is None:
-        raise ValueError(f"No heuristic was given; there are {', '.join(ORDERS)}.")
-    return replace(best, considered=tuple(considered))
+def _make_plan(question: _Question, how: Planning) -> EliminationPlan:
+    stuck = _stuck(question) if question.unroll else None
+    draft = _unrolled(question, stuck, how.machine) if stuck is not None else _draft(question)
+    return _fill(draft, how)
+
+
+def _draft(question: _Question, unrolled: Sequence[str] = (), sliced: Sequence[str] = ()) -> Draft:
+    return Draft(question.structure, question.marginals, question.maximised, unrolled, sliced)
+
+
+def _stuck(question: _Question) -> StuckError | None:
+    """Why the plates are not tree-shaped, if they are not."""
+    if len(question.structure.plates) > 1 or (question.maximised and question.structure.plates):
+        try:
+            outline(question.structure, (), question.maximised)
+        except StuckError as stuck:
+            return stuck
+    return None
+
+
+def _unrolled(question: _Question, stuck: StuckError, machine: Machine) -> Draft:
+    sizes = dict(question.structure.sizes)
+
+    def seconds(unrolled: Unrolled) -> float:
+        copies = [
+            unrolled.at(name, element)
+            for name in question.maximised
+            for element in unrolled.elements(name, sizes)
+        ]
+        chooser = Chooser(Draft(unrolled.structure, maximised=copies).problems, machine)
+        chooser.try_orders(("min_fill",))
+        return min(each.seconds for each in chooser.considered)
+
+    plates = cheapest(question.structure, stuck, seconds).plates
+    return _draft(question, plates)
+
+
+def _fill(draft: Draft, how: Planning) -> EliminationPlan:
+    """A plan of the best paths that are found for a draft."""
+    chooser = Chooser(draft.problems, how.machine)
+    search(chooser, how.orders, how.time_limit)
+    choice = chooser.choice()
+    paths = [tuple(choice.paths[key].pairs) for key in draft.problems]
+    return draft.plan(choice.order, paths, choice.considered, how.machine, choice.safe)
+
+
+@lru_cache(maxsize=64)
+def _make_fitting(question: _Question, how: Planning, room: Room) -> EliminationPlan | None:
+    """A plan that fits into memory; ``None`` if none is found."""
+    whole = _make_plan(question, how)
+    quick = replace(how, time_limit=0.0)
+
+    def make(fixed: Sequence[str], frugal: bool) -> EliminationPlan:
+        if not fixed and not frugal:
+            return whole
+        draft = _draft(question, whole.unrolled, fixed)
+        if not frugal:
+            return _fill(draft, quick)
+        plan = make(fixed, frugal=False)
+        return draft.plan(plan.order, plan.paths, plan.considered, plan.machine, plan.simplified.safe, True)
+
+    draft = _draft(question, whole.unrolled)
+    candidates = sliceable(draft.structure)
+    if draft.last:
+        candidates &= draft.last  # A maximum over slices may come last, but a sum may not.
+    return fitted(room, draft.structure, candidates, make, how.patience)
 
 
 def make_plan(
     structure: Structure,
-    marginals: tuple[Readout, ...] = (),
-    orders: tuple[str, ...] = tuple(ORDERS),
-    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    marginals: Sequence[Readout] = (),
+    orders: Sequence[str] | None = None,
+    machine: Machine | None = None,
+    *,
+    maximised: Sequence[str] = (),
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    itemsize: int = 8,
+    backward: bool = False,
+    slices: int = 1,
+    unroll: bool = False,
 ) -> EliminationPlan:
-    """The cheapest plan that the heuristics find; the same structure is planned only once.
+    """The cheapest plan that is found; the same structure is planned only once.
 
     Args:
         structure: names, sizes and kinds of a factor graph (``FactorGraph.structure``).
         marginals: variables, and tuples of them, whose marginals are to be read out of a backward sweep.
-        orders: the heuristics to try, keys of ``ORDERS``.
-        machine: the rates by which costs are compared.
+        orders: the heuristics to try, keys of ``ORDERS`` and ``SEARCHES``; what ``planning`` says if ``None``.
+        machine: the rates by which costs are compared; what ``planning`` says if ``None``.
+        maximised: variables that are maximised after all others were summed out (marginal MAP).
+        time_limit: seconds of further search; what ``planning`` says if ``None``.
+        memory_limit: bytes that the plan may need. A plan that needs more is run step by step, then in slices: with
+            some variables fixed to one joint state after the other. If even that is not enough, or would take too
+            long (``planning(patience=...)``), the plan is returned as it is, and its ``check_memory`` refuses it.
+        itemsize: bytes of a number.
+        backward: whether the memory of a backward sweep counts.
+        slices: how many there are to be at least, to be shared out; fewer where no more variables can be fixed.
+        unroll: whether plates that are not tree-shaped are written out, the cheapest that make the rest a tree. The
+            plan then runs on the unrolled graph (``factors.unroll``).
 
     Raises:
-        PlanError: if the plates are not tree-shaped, or factors of one variable have different scales.
+        PlanError: if the plates are not tree-shaped, and are not or cannot be written out; if factors of one variable
+            have different scales.
+        MemoryLimitError: if writing plates out makes too many copies to be planned.
+        MissingExtraError: if an order needs a package that is not installed.
 
     >>> from sumout.plan import FactorShape
     >>> chain = Structure(
@@ -72,7 +161,75 @@ def make_plan(
     >>> plan.width, plan.largest
     (1, 9)
     """
-    return _make_plan(structure, tuple(marginals), tuple(orders), machine)
+    question = _Question(structure, tuple(marginals), tuple(maximised), unroll)
+    how = in_force()
+    if orders is not None or machine is not None or time_limit is not None:
+        how = how.changed(orders, machine, time_limit)
+    elif _kept and question in _kept:
+        return _kept[question]
+    plan = _make_plan(question, how)
+    if memory_limit is None:
+        memory_limit = sys.maxsize
+    if slices <= 1 and plan.bytes(itemsize, backward) <= memory_limit:
+        return plan
+    # The limit may be another at each call, and the plan should not: it counts in eighths of its power of two.
+    coarse = memory_limit & ~((1 << max(0, memory_limit.bit_length() - 4)) - 1)
+    return _make_fitting(question, how, Room(coarse, itemsize, backward, slices)) or plan
+
+
+def load_plan(path: str | Path, structure: Structure | None = None) -> EliminationPlan:
+    """Reads a plan that ``EliminationPlan.save`` wrote.
+
+    Args:
+        path: the file.
+        structure: what the plan is to be used for.
+
+    Raises:
+        PlanError: if the file is no plan, of another version or damaged, or the plan was made for another structure.
+
+    >>> import tempfile
+    >>> from sumout.plan import FactorShape
+    >>> pair = Structure((FactorShape(("x",)), FactorShape(("x",))), (("x", 2),), (("x", frozenset()),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_plan(pair).save(f"{folder}/pair.json")
+    ...     load_plan(f"{folder}/pair.json", pair) == make_plan(pair)
+    True
+    """
+    saved = from_json(Path(path).read_text(encoding="utf-8"), str(path))
+    if structure is not None and structure != saved.asked:
+        raise PlanError(
+            f"The plan in {path} was made for another structure: {_difference(saved.asked, structure)}. "
+            "Make one with make_plan."
+        )
+    try:
+        draft = Draft(saved.asked, saved.marginals, saved.maximised, saved.unrolled, saved.sliced)
+        problems = [each.problem for each in draft.problems.values()]
+    except (KeyError, IndexError, TypeError) as error:
+        raise PlanError(f"{path} is a damaged plan: {error!r}. Make it again with make_plan.") from error
+    if len(problems) != len(saved.paths):
+        raise PlanError(
+            f"{path} is a damaged plan: {len(saved.paths)} paths for {len(problems)} contractions."
+        )
+    for problem, found in zip(problems, saved.paths, strict=True):
+        check_path(found, len(problem.operands))
+    return draft.plan(saved.order, saved.paths, saved.considered, saved.machine, saved.safe, saved.frugal)
+
+
+def _difference(one: Structure, other: Structure) -> str:
+    for field in Structure._fields:
+        mine, theirs = getattr(one, field), getattr(other, field)
+        if mine != theirs:
+            return f"its {field} differ ({len(mine)} there, {len(theirs)} here)"
+    return "they are the same"
+
+
+def keep_plan(plan: EliminationPlan) -> None:
+    """Lets every query of the plan's structure use it, so that a search that took long is paid for once.
+
+    A call of ``make_plan`` that says how to search makes a plan of its own all the same.
+    """
+    for unroll in (True,) if plan.unrolled else (True, False):
+        _kept[_Question(plan.asked, plan.marginals, plan.maximised, unroll)] = plan
 
 
 def plan_cache_info() -> PlanCacheInfo:
@@ -87,5 +244,7 @@ def plan_cache_info() -> PlanCacheInfo:
 
 
 def clear_plan_cache() -> None:
-    """Forgets all plans and sets the counters to zero."""
+    """Forgets all plans, those that were to be kept too, and sets the counters to zero."""
     _make_plan.cache_clear()
+    _make_fitting.cache_clear()
+    _kept.clear()

@@ -3,90 +3,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from pathlib import Path
 
 from sumout.errors import MemoryLimitError
-from sumout.plan.cost import Cost
-from sumout.plan.eliminate import Elimination, Step
-from sumout.plan.schedule import Schedule
-from sumout.plan.structure import FactorShape, Readout, Structure
-from sumout.text import aligned, memory
+from sumout.plan.cost import in_bytes, rounded
+from sumout.plan.explain import explained
+from sumout.plan.record import PlanRecord
+from sumout.plan.saved import to_json
+from sumout.plan.show import dot, drawn
+from sumout.text import aligned
+
+_MOST_DRAWN = 300
+"""How many steps a plan may have to be drawn without being asked."""
 
 
 @dataclass(frozen=True)
-class EliminationPlan:
-    """How to eliminate the variables of a structure.
+class EliminationPlan(PlanRecord):
+    """How to eliminate the variables of a structure; what it holds is said in ``PlanRecord``.
 
-    Attributes:
-        structure: what was planned.
-        readouts: for each variable or group whose marginal is wanted, the factor whose belief shows it.
-        probes: factors of ones that the executor adds after the structure's own (see ``plan.readouts``).
-        order: the heuristic that won, a key of ``plan.ORDERS``.
-        schedule: the batched groups that the executor runs.
-        cost: flops, entries and launches.
+    Printing a plan shows its totals and its groups of steps; ``explain`` says why it is this one.
 
-    Printing a plan shows its totals and its steps.
+    >>> from sumout.plan import FactorShape, Structure, make_plan
+    >>> pair = Structure((FactorShape(("x", "y")),), (("x", 2), ("y", 3)), (("x", frozenset()), ("y", frozenset())))
+    >>> print(make_plan(pair))
+    plan by greedy: 1 steps in 1 groups, 6 flops, width 1, largest table 6 entries, 104 B
+    group  steps  operation  over  result  entries
+    0      1      sum        x y           1
     """
-
-    structure: Structure
-    readouts: tuple[tuple[Readout, int], ...]
-    probes: tuple[FactorShape, ...]
-    order: str
-    elimination: Elimination = field(repr=False, compare=False)
-    schedule: Schedule = field(repr=False, compare=False)
-    cost: Cost = field(compare=False)
-    considered: tuple[tuple[str, float], ...] = field(default=(), compare=False)
-    """Every heuristic that was tried, with the seconds that the cost model gave it."""
-
-    @property
-    def flops(self) -> int:
-        """Multiply-adds of a forward sweep."""
-        return self.cost.flops
-
-    @cached_property
-    def _largest(self) -> tuple[int, tuple[str, ...]]:
-        sizes = dict(self.structure.sizes)
-        candidates = [*(factor.inputs for factor in self.structure.factors), *self.elimination.dims]
-        scopes = [(math.prod(sizes[each] for each in dims), dims) for dims in candidates]
-        return max(scopes, key=lambda each: each[0], default=(1, ()))
-
-    @property
-    def largest(self) -> int:
-        """Entries of the largest table that is given or made."""
-        return self._largest[0]
-
-    @property
-    def largest_dims(self) -> tuple[str, ...]:
-        """The variables and plates of the largest table."""
-        return self._largest[1]
-
-    @cached_property
-    def width(self) -> int:
-        """The induced width: variables in the largest scope that a step meets, less one."""
-        variables = {each for each, _ in self.structure.variables}
-        return max((len(variables & self.scope(step)) for step in self.elimination.steps), default=1) - 1
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The single steps, before they are grouped."""
-        return self.elimination.steps
-
-    def scope(self, step: Step) -> set[str]:
-        """All dimensions that a step runs over."""
-        return set().union(*(self.elimination.dims[arg] for arg in step.args))
-
-    def bytes(self, itemsize: int = 8, backward: bool = False) -> int:
-        """The memory that running the plan needs, the factors themselves not counted.
-
-        Args:
-            itemsize: bytes of a number; 8 for float64.
-            backward: whether marginals or gradients are wanted, for which the forward sweep is kept.
-        """
-        entries = self.cost.peak_entries
-        if backward:
-            entries += self.cost.entries + max((2 * group.read for group in self.schedule.groups), default=0)
-        return entries * itemsize
 
     def check_memory(self, limit: int, itemsize: int = 8, backward: bool = False) -> None:
         """Refuses a plan that is too large, before anything is allocated.
@@ -99,18 +43,61 @@ class EliminationPlan:
             names = ", ".join(map(repr, self.largest_dims[:12])) + (
                 ", ..." if len(self.largest_dims) > 12 else ""
             )
+            done = "".join(
+                [
+                    f" The plates {list(self.unrolled)} are written out, as they are not tree-shaped."
+                    if self.unrolled
+                    else "",
+                    f" It runs in {self.slices:,} slices already." if self.sliced else "",
+                ]
+            )
             raise MemoryLimitError(
-                f"The plan needs {memory(needed)} and the limit is {memory(limit)}. Its largest table has "
-                f"{self.largest:,} entries over {names} (induced width {self.width}). "
+                f"The plan needs {in_bytes(needed)} and the limit is {in_bytes(limit)}. Its largest table has "
+                f"{self.largest:,} entries over {names} (induced width {self.width}).{done} "
                 "Observe one of these variables, or raise the limit: settings.override(memory_limit=...)."
             )
 
+    def explain(self) -> str:
+        """What was considered and why this plan won, what was simplified, unrolled and sliced, and every step."""
+        return explained(self)
+
+    def to_dot(self) -> str:
+        """The elimination tree in Graphviz's DOT language: tables are boxes, steps ellipses, the answer on top."""
+        return dot(self)
+
+    def draw(self, path: str | Path | None = None) -> str:
+        """The elimination tree as a picture.
+
+        Args:
+            path: where it is written; its ending (``.svg``, ``.pdf``, ``.png``) is its format.
+
+        Returns:
+            The picture as SVG.
+
+        Raises:
+            MissingExtraError: if the extra ``draw`` or the program ``dot`` is not installed.
+        """
+        return drawn(self.to_dot(), path)
+
+    def _repr_svg_(self) -> str | None:
+        """What a notebook shows of a plan that is not too large; where nothing can draw, it shows the text."""
+        return drawn(self.to_dot(), None, quiet=True) or None if len(self.steps) <= _MOST_DRAWN else None
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan to a file, from which ``load_plan`` makes it again without a search."""
+        Path(path).write_text(to_json(self), encoding="utf-8")
+
     def __str__(self) -> str:
         total = (
-            f"plan by {self.order}: {len(self.steps)} steps in {self.cost.launches} groups, {self.flops:.3g} flops, "
-            f"width {self.width}, largest table {self.largest:,} entries, {memory(self.bytes())}"
+            f"plan by {self.order}: {len(self.steps)} steps in {self.cost.launches} groups, "
+            f"{rounded(self.flops)} flops, width {self.width}, largest table {self.largest:,} entries, "
+            f"{in_bytes(self.bytes())}"
         )
-        rows = [("round", "steps", "operation", "over", "result", "entries")]
+        if self.unrolled:
+            total += f", plates {' '.join(self.unrolled)} written out"
+        if self.sliced:
+            total += f", {self.slices:,} slices over {' '.join(name for name, _ in self.sliced)}"
+        rows = [("group", "steps", "operation", "over", "result", "entries")]
         for number, group in enumerate(self.schedule.groups):
             step = group.steps[0]
             rows.append(

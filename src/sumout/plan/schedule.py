@@ -1,134 +1,26 @@
-"""Which steps run together: steps of one round that have the same shape become one batched operation.
+"""Which steps run together: steps that have the same shape and can run at the same time become one batched operation.
 
-A step's round is one more than the latest round of its operands. Steps of a round are alike when the
-dimensions that play each part in them (kept by both operands, by one, summed out) have the same sizes,
-whatever their names and order; they form a group, whose tables are stacked along a new first dimension.
+Steps are alike when the dimensions that play each part in them (kept by both operands, by one, summed out) have the
+same sizes, whatever their names and order; they form a group, whose tables are stacked along a new first dimension.
+A step may wait for others that are alike: groups are formed as late as the longest way to the answer allows (agenda
+batching; Neubig, Goldberg and Dyer 2017, "On-the-fly operation batching in dynamic computation graphs").
 A chain in balanced order thus becomes a parallel scan, with nothing made for chains.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from sumout.plan.eliminate import Elimination, Step
+from sumout.plan.groups import Group, Names, Rows, Schedule
 
-Names = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Tables to be stacked: rows of an earlier group's result, or factors where ``group`` is ``None``.
-
-    ``numbers`` lists them; ``whole`` tells that they are all rows of the group, in order. ``order`` is the
-    order in which their dimensions are wanted (the rows being dimension 0), ``None`` where they have it.
-    """
-
-    group: int | None
-    numbers: tuple[int, ...]
-    whole: bool = False
-    order: tuple[int, ...] | None = None
-
-    @cached_property
-    def index(self) -> slice | list[int]:
-        """The rows as an index: a slice, for a view instead of a copy, where they ascend in even steps."""
-        first, last = self.numbers[0], self.numbers[-1]
-        step = self.numbers[1] - first if len(self.numbers) > 1 else 1
-        if step > 0 and self.numbers == tuple(range(first, last + 1, step)):
-            return slice(first, last + 1, step)
-        return list(self.numbers)
-
-    @cached_property
-    def back(self) -> tuple[int, ...] | None:
-        """The order that undoes ``order``."""
-        if self.order is None:
-            return None
-        return tuple(sorted(range(len(self.order)), key=self.order.__getitem__))
-
-
-@dataclass(frozen=True)
-class Group:
-    """Steps run as one operation.
-
-    ``operands`` hold, for each argument, the rows to stack; ``dims`` the names of its dimensions in each row,
-    in the order in which the operation takes them. ``blocks`` are the sizes of dimensions by the part they
-    play. For ``contract``: kept by both (batch), left, summed, right; the operands are ``batch + left +
-    summed`` and ``batch + summed + right``, the result ``batch + left + right``. For ``sum`` and ``product``:
-    kept, gone; the operand is ``kept + gone``, the result ``kept``.
-    """
-
-    kind: str
-    steps: tuple[Step, ...]
-    operands: tuple[tuple[Rows, ...], ...]
-    dims: tuple[tuple[Names, ...], ...]
-    blocks: tuple[tuple[int, ...], ...]
-    times: float = 1.0
-
-    @cached_property
-    def rows(self) -> int:
-        """How many steps run at once."""
-        return len(self.steps)
-
-    @cached_property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shapes of the stacked operands, rows first."""
-        if self.kind != "contract":
-            kept, gone = self.blocks
-            return ((self.rows, *kept, *gone),)
-        batch, left, summed, right = self.blocks
-        return (self.rows, *batch, *left, *summed), (self.rows, *batch, *summed, *right)
-
-    @cached_property
-    def result_shape(self) -> tuple[int, ...]:
-        """The shape of all results together, rows first."""
-        if self.kind != "contract":
-            return (self.rows, *self.blocks[0])
-        batch, left, _, right = self.blocks
-        return (self.rows, *batch, *left, *right)
-
-    @cached_property
-    def gone(self) -> tuple[int, ...]:
-        """For ``sum`` and ``product``, the dimensions of the stacked operand that go."""
-        kept, gone = self.blocks
-        return tuple(range(1 + len(kept), 1 + len(kept) + len(gone)))
-
-    @cached_property
-    def matrices(self) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]:
-        """For ``contract``, the shapes of both operands and the result as batches of matrices."""
-        batch, left, summed, right = (math.prod(block) for block in self.blocks)
-        count = self.rows * batch
-        return (count, left, summed), (count, summed, right), (count, left, right)
-
-    @cached_property
-    def work(self) -> int:
-        """The entries of the joint table that all steps together run over."""
-        return self.rows * math.prod(math.prod(block) for block in self.blocks)
-
-    @cached_property
-    def written(self) -> int:
-        """The entries of all results."""
-        return math.prod(self.result_shape)
-
-    @cached_property
-    def read(self) -> int:
-        """The entries of all operands."""
-        return sum(math.prod(shape) for shape in self.shapes)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The groups in running order, and where the scalar results are.
-
-    Where a structure has a batch, a result has those of its dimensions that it depends on, ``total_dims``.
-    """
-
-    groups: tuple[Group, ...]
-    totals: tuple[Rows, ...]
-    weights: tuple[float, ...]
-    total_dims: tuple[Names, ...] = ()
+_MOST_ENTRIES = 2**24
+"""Of a group's joint tables. A launch costs nothing beside so many, and they should not all be alive at once."""
 
 
 class _Parts(NamedTuple):
@@ -138,37 +30,114 @@ class _Parts(NamedTuple):
     args: tuple[Names, ...]
     blocks: tuple[tuple[int, ...], ...]
 
+    @property
+    def entries(self) -> int:
+        """Of the tables that the step reads and writes."""
+        return math.prod(itertools.chain(*self.blocks))
 
-def _sorted_parts(step: Step, dims: Sequence[Names], sizes: Mapping[str, int]) -> _Parts:
+
+class _Sorter:
     """Brings a step's dimensions into an order that depends on their sizes alone.
 
     The sort is stable, so that tables keep their order, and are not copied, where sizes are equal.
     """
 
-    def sort(names: Iterable[str]) -> Names:
-        return tuple(sorted(names, key=sizes.__getitem__))
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.size = sizes.__getitem__
 
-    def measure(*blocks: Names) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(sizes[each] for each in block) for block in blocks)
+    def parts(self, step: Step, dims: Sequence[Names]) -> _Parts:
+        """The step by its parts; ``dims`` are those of all nodes, in their order."""
+        if step.kind == "contract":
+            return self._contraction(step, dims[step.args[0]], dims[step.args[1]])
+        names = dims[step.args[0]]
+        kept, of_kept = self._block([each for each in names if each not in step.over])
+        gone, of_gone = self._block([each for each in names if each in step.over])
+        sorted_step = Step(step.kind, step.args, step.over, kept, step.times, step.maximum)
+        return _Parts(sorted_step, ((*kept, *gone),), (of_kept, of_gone))
 
-    over = set(step.over)
-    if step.kind != "contract":
-        (arg,) = step.args
-        kept, gone = sort(x for x in dims[arg] if x not in over), sort(x for x in dims[arg] if x in over)
-        return _Parts(step._replace(out=kept), ((*kept, *gone),), measure(kept, gone))
-    lhs, rhs = step.args
-    left, right = (
-        sort(x for x in dims[lhs] if x not in dims[rhs]),
-        sort(x for x in dims[rhs] if x not in dims[lhs]),
-    )
-    # Mirror images are alike.
-    if measure(right) > measure(left):
-        lhs, rhs, left, right = rhs, lhs, right, left
-    summed = sort(x for x in dims[lhs] if x in over)
-    batch = sort(x for x in dims[lhs] if x in dims[rhs] and x not in over)
-    step = step._replace(args=(lhs, rhs), out=(*batch, *left, *right))
-    args = (*batch, *left, *summed), (*batch, *summed, *right)
-    return _Parts(step, args, measure(batch, left, summed, right))
+    def _contraction(self, step: Step, lhs: Names, rhs: Names) -> _Parts:
+        args, over = step.args, step.over
+        left, of_left = self._block([each for each in lhs if each not in rhs])
+        right, of_right = self._block([each for each in rhs if each not in lhs])
+        shared = [each for each in lhs if each in rhs]
+        summed, of_summed = self._block([each for each in shared if each in over])
+        batch, of_batch = self._block([each for each in shared if each not in over])
+        straight = (*batch, *left, *summed), (*batch, *summed, *right)
+        if of_right >= of_left:  # Mirror images are alike.
+            mirrored = (*batch, *right, *summed), (*batch, *summed, *left)
+            if of_right > of_left or _rank(mirrored, (rhs, lhs), args[::-1]) < _rank(
+                straight, (lhs, rhs), args
+            ):
+                args, straight = args[::-1], mirrored
+                left, of_left, right, of_right = right, of_right, left, of_left
+        return _Parts(
+            Step(step.kind, args, over, (*batch, *left, *right), step.times, step.maximum),
+            straight,
+            (of_batch, of_left, of_summed, of_right),
+        )
+
+    def _block(self, names: list[str]) -> tuple[Names, tuple[int, ...]]:
+        if not names:
+            return (), ()
+        if len(names) > 1:
+            names.sort(key=self.size)
+        return tuple(names), tuple(map(self.size, names))
+
+
+def _rank(wanted: tuple[Names, Names], have: tuple[Names, Names], args: tuple[int, ...]) -> tuple[int, int]:
+    """Which of two mirror images is taken: the one with fewer tables to turn, then the one with the factor last."""
+    return (wanted[0] != have[0]) + (wanted[1] != have[1]), -args[0]
+
+
+class _Agenda:
+    """The steps that can run, by what they are alike in; tells which to run next."""
+
+    def __init__(self, steps: Mapping[int, _Parts], factors: int) -> None:
+        kinds: dict[object, int] = {}
+        self.kind: dict[int, int] = {}
+        self.user: dict[int, int] = {}
+        self.waiting_for: dict[int, int] = {}
+        for node, (step, _, blocks) in steps.items():
+            alike = (step.kind, step.times, step.maximum, blocks)
+            self.kind[node] = kinds.setdefault(alike, len(kinds))
+            self.user.update(dict.fromkeys(step.args, node))
+            self.waiting_for[node] = sum([arg >= factors for arg in step.args])
+        self.height: dict[int, int] = {}  # How many steps there are from here to the answer.
+        for node in reversed(list(steps)):
+            self.height[node] = 1 + self.height[self.user[node]] if node in self.user else 0
+        self.unrun = Counter(self.kind.values())
+        self.ready: dict[int, list[int]] = {}
+        self.heap: list[tuple[bool, int, int, int]] = []
+        self.pushed = 0
+        for node, missing in self.waiting_for.items():
+            if not missing:
+                self._add(node)
+
+    def _add(self, node: int) -> None:
+        kind = self.kind[node]
+        nodes = self.ready.setdefault(kind, [])
+        nodes.append(node)
+        self.pushed += 1
+        # First those for which nothing is left to wait, then those with the longest way to go.
+        heappush(self.heap, (len(nodes) < self.unrun[kind], -self.height[node], self.pushed, kind))
+
+    def take(self) -> list[int]:
+        """All steps of one kind that can run now; none if all steps have run."""
+        while self.heap:
+            nodes = self.ready.pop(heappop(self.heap)[3], None)
+            if nodes is not None:
+                return sorted(nodes)
+        return []
+
+    def done(self, nodes: Iterable[int]) -> None:
+        """Tells that steps have run."""
+        for node in nodes:
+            self.unrun[self.kind[node]] -= 1
+            user = self.user.get(node)
+            if user is not None:
+                self.waiting_for[user] -= 1
+                if not self.waiting_for[user]:
+                    self._add(user)
 
 
 class _Scheduler:
@@ -182,64 +151,93 @@ class _Scheduler:
     def stack(self, nodes: Sequence[int], wanted: Sequence[Names]) -> tuple[Rows, ...]:
         """The nodes as runs of rows of the same source and order."""
         runs: list[tuple[int | None, tuple[int, ...] | None, list[int]]] = []
+        last: object = runs
         for node, names in zip(nodes, wanted, strict=True):
             group, row = self.place.get(node, (None, node))
-            order = None
-            if names != self.dims[node]:
-                order = (0, *(1 + self.dims[node].index(each) for each in names))
-            if runs and runs[-1][:2] == (group, order):
+            have = self.dims[node]
+            order = None if names == have else (0, *[1 + have.index(each) for each in names])
+            if last == (group, order):
                 runs[-1][2].append(row)
             else:
                 runs.append((group, order, [row]))
-        return tuple(
-            Rows(
-                group,
-                tuple(rows),
-                group is not None and rows == list(range(self.groups[group].rows)),
-                order,
-            )
-            for group, order, rows in runs
-        )
+                last = group, order
+        return tuple([self._rows(*run) for run in runs])
 
-    def add(self, members: Sequence[tuple[int, _Parts]]) -> None:
+    def _rows(self, group: int | None, order: tuple[int, ...] | None, rows: list[int]) -> Rows:
+        count = 0 if group is None else self.groups[group].rows
+        return Rows(group, tuple(rows), len(rows) == count and rows == list(range(count)), order)
+
+    def add(self, nodes: Sequence[int], members: Sequence[_Parts]) -> None:
         """Makes a group of steps that are alike."""
-        first = members[0][1]
-        dims = tuple(tuple(parts.args[side] for _, parts in members) for side in range(len(first.args)))
+        first = members[0]
+        dims = tuple([tuple([parts.args[side] for parts in members]) for side in range(len(first.args))])
         operands = tuple(
-            self.stack([parts.step.args[side] for _, parts in members], names)
-            for side, names in enumerate(dims)
+            [
+                self.stack([parts.step.args[side] for parts in members], names)
+                for side, names in enumerate(dims)
+            ]
         )
-        steps = tuple(parts.step for _, parts in members)
-        self.groups.append(Group(first.step.kind, steps, operands, dims, first.blocks, first.step.times))
-        for row, (node, _) in enumerate(members):
+        kind, times, maximum = first.step.kind, first.step.times, first.step.maximum
+        steps = tuple([parts.step for parts in members])
+        self.groups.append(Group(kind, steps, operands, dims, first.blocks, times, maximum))
+        for row, node in enumerate(nodes):
             self.place[node] = (len(self.groups) - 1, row)
 
 
-def schedule(elimination: Elimination, sizes: Mapping[str, int], factors: int) -> Schedule:
-    """Groups the steps of an elimination into rounds of batched operations.
+def schedule(
+    elimination: Elimination, sizes: Mapping[str, int], factors: int, frugal: bool = False
+) -> Schedule:
+    """Groups the steps of an elimination into batched operations.
 
     Args:
         elimination: the steps.
         sizes: of all variables and plates.
         factors: how many factors there are, probes included; the first steps' operands.
+        frugal: whether memory counts and not launches: then each step runs alone, as soon as its result is wanted.
     """
-    scheduler = _Scheduler(elimination.dims)
-    rounds = dict.fromkeys(range(factors), 0)
-    alike: dict[tuple[object, ...], list[tuple[int, _Parts]]] = {}
+    scheduler, sorter = _Scheduler(elimination.dims), _Sorter(sizes)
+    steps: dict[int, _Parts] = {}
     for node, step in enumerate(elimination.steps, start=factors):
-        rounds[node] = 1 + max(rounds[arg] for arg in step.args)
-        parts = _sorted_parts(step, scheduler.dims, sizes)
-        scheduler.dims[node] = parts.step.out
-        alike.setdefault((rounds[node], step.kind, step.times, parts.blocks), []).append((node, parts))
-    for key in sorted(alike, key=lambda key: key[0]):  # type: ignore[arg-type, return-value]
-        scheduler.add(alike[key])
-    nodes = [total.node for total in elimination.totals]
-    total_dims = tuple([scheduler.dims[node] for node in nodes])
-    if any(total_dims):  # Results of different shapes are not stacked.
-        totals = tuple(
-            [scheduler.stack([node], [dims])[0] for node, dims in zip(nodes, total_dims, strict=True)]
-        )
+        steps[node] = sorter.parts(step, scheduler.dims)
+        scheduler.dims[node] = steps[node].step.out
+    if frugal:
+        for node in _depth_first(steps, [total.node for total in elimination.totals]):
+            scheduler.add([node], [steps[node]])
     else:
-        totals = scheduler.stack(nodes, total_dims)
-    weights = tuple(total.weight for total in elimination.totals)
-    return Schedule(tuple(scheduler.groups), totals, weights, total_dims)
+        agenda = _Agenda(steps, factors)
+        while nodes := agenda.take():
+            most = max(1, _MOST_ENTRIES // max(1, steps[nodes[0]].entries))
+            for start in range(0, len(nodes), most):
+                some = nodes[start : start + most]
+                scheduler.add(some, [steps[node] for node in some])
+            agenda.done(nodes)
+    return _with_totals(scheduler, elimination)
+
+
+def _with_totals(scheduler: _Scheduler, elimination: Elimination) -> Schedule:
+    nodes = [total.node for total in elimination.totals]
+    dims = tuple([scheduler.dims[node] for node in nodes])
+    if any(dims):  # Results of different shapes are not stacked.
+        totals = tuple([scheduler.stack([node], [names])[0] for node, names in zip(nodes, dims, strict=True)])
+    else:
+        totals = scheduler.stack(nodes, dims)
+    weights = tuple([total.weight for total in elimination.totals])
+    return Schedule(tuple(scheduler.groups), totals, weights, dims)
+
+
+def _depth_first(steps: Mapping[int, _Parts], totals: Iterable[int]) -> list[int]:
+    """Each step after those that it needs, the larger part of these first: so few results wait at a time."""
+    below: dict[int, int] = {}
+    for node, parts in steps.items():
+        below[node] = max([parts.entries, *[below.get(arg, 0) for arg in parts.step.args]])
+    order: list[int] = []
+    stack = [(node, False) for node in totals if node in steps]
+    while stack:
+        node, entered = stack.pop()
+        if entered:
+            order.append(node)
+            continue
+        stack.append((node, True))
+        args = sorted([arg for arg in steps[node].step.args if arg in steps], key=below.__getitem__)
+        stack += [(arg, False) for arg in args]  # The last one goes first.
+    return order

@@ -38,6 +38,27 @@ class Structure(NamedTuple):
     plates: tuple[tuple[str, float], ...] = ()
     batch: tuple[str, ...] = ()
 
+    def without(self, names: Iterable[str]) -> Structure:
+        """What is left when variables are fixed: their dimensions are gone from all tables.
+
+        >>> pair = Structure((FactorShape(("x", "y")),), (("x", 2), ("y", 3)), (("x", frozenset()), ("y", frozenset())))
+        >>> pair.without(["x"]).factors, pair.without(["x"]).sizes
+        ((FactorShape(inputs=('y',), plates=frozenset(), scale=1.0),), (('y', 3),))
+        """
+        fixed = frozenset(names)
+        return self._replace(
+            factors=tuple(
+                [
+                    factor
+                    if fixed.isdisjoint(factor.inputs)
+                    else factor._replace(inputs=tuple([each for each in factor.inputs if each not in fixed]))
+                    for factor in self.factors
+                ]
+            ),
+            sizes=tuple([each for each in self.sizes if each[0] not in fixed]),
+            variables=tuple([each for each in self.variables if each[0] not in fixed]),
+        )
+
 
 Readout = str | tuple[str, ...]
 """What can be read out: the marginal of a variable, or the joint marginal of several."""

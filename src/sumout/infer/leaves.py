@@ -1,0 +1,63 @@
+"""A factor graph with variables summed out that only one table has, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import torch
+
+from sumout.factors import FactorGraph
+
+
+def without_leaves(graph: FactorGraph, names: Collection[str]) -> FactorGraph:
+    """The graph with some variables summed out on the spot: those that one factor alone mentions.
+
+    Where the sum is the same for all states of the others, as it is of a conditional probability, it no longer
+    mentions them, and may leave another variable to one factor alone. Unobserved effects of several causes then do not
+    tie these together, however long the chain of effects: they are barren (Shachter, *Evaluating influence diagrams*,
+    1986). Tables whose gradient is wanted are left as they are.
+
+    Args:
+        graph: without scales.
+        names: the variables that may be summed out.
+
+    Returns:
+        A graph with the same ``log Z``.
+
+    >>> weather = FactorGraph.from_tables(
+    ...     {"sun": (["sun"], [0.5, 0.5]), "wind": (["wind"], [0.5, 0.5]),
+    ...      "sails|sun,wind": (["sun", "wind", "sails"], [[[0.9, 0.1], [0.5, 0.5]], [[0.3, 0.7], [0.0, 1.0]]])},
+    ... )
+    >>> [factor.inputs for factor in without_leaves(weather, ["sails"]).factors]
+    [('sun',), ('wind',), ()]
+    """
+    names = set(names)
+    factors = list(graph.factors)
+    users: dict[str, set[int]] = {}
+    for place, factor in enumerate(factors):
+        for name in names.intersection(factor.inputs):
+            users.setdefault(name, set()).add(place)
+    waiting = list(range(len(factors)))
+    while waiting:
+        place = waiting.pop()
+        factor = factors[place]
+        own = [
+            name
+            for name in factor.inputs
+            if name in names and len(users[name]) == 1 and graph.variables[name].plates == factor.plates
+        ]
+        if not own or factor.data.requires_grad:
+            continue
+        kept = tuple([name for name in factor.inputs if name not in own])
+        data = factor.data.logsumexp([factor.inputs.index(name) for name in own])
+        if data.numel() > 1 and bool(data.amax() - data.amin() <= 4 * torch.finfo(data.dtype).eps):
+            kept, data = (), data.mean()
+        for name in names.intersection(factor.inputs).difference(kept):
+            users[name].discard(place)
+            waiting += users[name]
+        factors[place] = replace(factor, inputs=kept, data=data)
+    gone = {name for name, left in users.items() if not left}
+    variables = {name: variable for name, variable in graph.variables.items() if name not in gone}
+    states = {name: labels for name, labels in graph.states.items() if name in variables}
+    return FactorGraph(tuple(factors), variables, graph.plates, states)

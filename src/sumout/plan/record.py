@@ -1,0 +1,130 @@
+"""What a plan holds, and the numbers that follow from it; what can be done with it is in ``plan``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from sumout.plan.choose import Considered
+from sumout.plan.cost import Cost, Machine
+from sumout.plan.eliminate import Elimination, Step
+from sumout.plan.groups import Schedule
+from sumout.plan.problem import Path
+from sumout.plan.structure import FactorShape, Readout, Structure
+
+
+class Simplified(NamedTuple):
+    """What was found out before any order was searched."""
+
+    contractions: int
+    """Components of one ordinal with more than one operand."""
+    distinct: int
+    """Contractions that differ by more than names."""
+    alone: int
+    """Variables that are summed out of the one table that has them, before anything is multiplied."""
+    safe: int
+    """Variables whose elimination no order does better later."""
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """How to eliminate the variables of a structure.
+
+    Attributes:
+        structure: what the plan runs on: ``asked``, with plates written out and variables fixed.
+        readouts: for each variable or group whose marginal is wanted, the factor whose belief shows it.
+        probes: factors of ones that the executor adds after the structure's own (see ``plan.readouts``).
+        order: the heuristic that won, a key of ``plan.ORDERS`` or of ``plan.SEARCHES``; ``refined`` if parts of its
+            path were rearranged.
+        paths: for each contraction that differs from those before by more than names, the pairs to multiply.
+        asked: what was to be planned.
+        marginals: the readouts that were asked for.
+        maximised: variables that are maximised after all others were summed out.
+        unrolled: plates that are written out, because the plates of ``asked`` are not tree-shaped.
+        sliced: variables, with their sizes, that are fixed to one joint state after the other, because the plan would
+            not fit into memory without.
+        frugal: whether steps run one by one, which takes less memory than batches and more launches.
+        schedule: the batched groups that the executor runs.
+        cost: flops, entries and launches, of one slice.
+        considered: all ways of ordering that were tried.
+    """
+
+    structure: Structure
+    readouts: tuple[tuple[Readout, int], ...]
+    probes: tuple[FactorShape, ...]
+    order: str
+    paths: tuple[Path, ...] = field(repr=False, hash=False)
+    asked: Structure = field(repr=False, hash=False)
+    marginals: tuple[Readout, ...]
+    maximised: tuple[str, ...]
+    unrolled: tuple[str, ...]
+    sliced: tuple[tuple[str, int], ...]
+    frugal: bool
+    elimination: Elimination = field(repr=False, compare=False)
+    schedule: Schedule = field(repr=False, compare=False)
+    cost: Cost = field(compare=False)
+    considered: tuple[Considered, ...] = field(repr=False, compare=False)
+    simplified: Simplified = field(repr=False, compare=False)
+    machine: Machine = field(repr=False, compare=False)
+
+    @property
+    def flops(self) -> int:
+        """Multiply-adds of a forward sweep, all slices together."""
+        return self.cost.flops * self.slices
+
+    @cached_property
+    def slices(self) -> int:
+        """How often the plan runs: once for each joint state of the variables that are fixed."""
+        return math.prod([size for _, size in self.sliced])
+
+    @cached_property
+    def _largest(self) -> tuple[int, tuple[str, ...]]:
+        sizes = dict(self.structure.sizes)
+        candidates = [*(factor.inputs for factor in self.structure.factors), *self.elimination.dims]
+        scopes = [(math.prod([sizes[each] for each in dims]), dims) for dims in candidates]
+        return max(scopes, key=lambda each: each[0], default=(1, ()))
+
+    @property
+    def largest(self) -> int:
+        """Entries of the largest table that is given or made."""
+        return self._largest[0]
+
+    @property
+    def largest_dims(self) -> tuple[str, ...]:
+        """The variables and plates of the largest table."""
+        return self._largest[1]
+
+    @cached_property
+    def width(self) -> int:
+        """The induced width: variables in the largest scope that a step meets, less one."""
+        variables = {each for each, _ in self.structure.variables}
+        return max((len(variables & self.scope(step)) for step in self.elimination.steps), default=1) - 1
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The single steps, before they are grouped."""
+        return self.elimination.steps
+
+    def scope(self, step: Step) -> set[str]:
+        """All dimensions that a step runs over."""
+        return set().union(*(self.elimination.dims[arg] for arg in step.args))
+
+    def seconds(self, machine: Machine | None = None) -> float:
+        """About how long a forward sweep takes, all slices together."""
+        return self.slices * self.cost.seconds(machine or self.machine)
+
+    def bytes(self, itemsize: int = 8, backward: bool = False) -> int:
+        """The memory that running the plan needs, the factors themselves not counted.
+
+        Args:
+            itemsize: bytes of a number; 8 for float64.
+            backward: whether marginals or gradients are wanted, for which the forward sweep is kept.
+        """
+        return (self.cost.peak_entries + (self._kept_entries if backward else 0)) * itemsize
+
+    @cached_property
+    def _kept_entries(self) -> int:
+        """What a backward sweep needs besides: all operands and results, and the adjoints of the largest group."""
+        return self.cost.entries + max((2 * group.read for group in self.schedule.groups), default=0)
