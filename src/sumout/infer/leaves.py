@@ -51,7 +51,13 @@ def without_leaves(graph: FactorGraph, names: Collection[str]) -> FactorGraph:
             continue
         kept = tuple([name for name in factor.inputs if name not in own])
         data = factor.data.logsumexp([factor.inputs.index(name) for name in own])
-        if data.numel() > 1 and bool(data.amax() - data.amin() <= 4 * torch.finfo(data.dtype).eps):
+        # A variable that no other factor mentions is summed out later: its states count, also in a constant.
+        needed = any(name in names and len(users[name]) == 1 for name in kept)
+        if (
+            not needed
+            and data.numel() > 1
+            and bool(data.amax() - data.amin() <= 4 * torch.finfo(data.dtype).eps)
+        ):
             kept, data = (), data.mean()
         for name in names.intersection(factor.inputs).difference(kept):
             users[name].discard(place)
