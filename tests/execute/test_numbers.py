@@ -133,7 +133,7 @@ def test_a_chain_of_products_that_all_underflow() -> None:
     plan = make_plan(graph.structure, ("x0",))
     result = execute(plan, graph)
     torch.testing.assert_close(result.value, message.logsumexp(0), rtol=1e-12, atol=0)
-    assert Trust.LOGS in log_sweep.trust_in(plan)
+    assert Trust.LOGS in log_sweep.trust_in(plan)[False]
 
 
 def test_what_a_plan_has_learnt_is_kept(deferred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_what_a_plan_has_learnt_is_kept(deferred: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr(sweep, "forward", lambda *args: runs.append(1) or forward(*args))
     assert execute(plan, graph).value == first
     assert len(runs) == 1
-    log_sweep.trust_in(plan)[:] = [Trust.POSITIVE] * len(plan.schedule.groups)
+    log_sweep.trust_in(plan)[False][:] = [Trust.POSITIVE] * len(plan.schedule.groups)
     assert execute(plan, graph).value == first
     assert (len(runs) > 2) == deferred
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import sumout.distributions as dist
@@ -67,7 +67,7 @@ def test_hard_zeros_have_finite_gradients() -> None:
 
 
 @given(factor_graphs(max_variables=4), st.data())
-@settings(max_examples=150)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_mutual_information(graph: FactorGraph, data: st.DataObject) -> None:
     assume(len(graph.variables) > 1 and graph.factors)
     a, b, *more = data.draw(st.permutations(sorted(graph.variables)))
@@ -88,8 +88,23 @@ def test_mutual_information(graph: FactorGraph, data: st.DataObject) -> None:
     torch.testing.assert_close(mutual_information(graph, first, second)(), expected, **EXACT)
 
 
+@given(factor_graphs(max_variables=4, zeros=False), st.data())
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+def test_gradient_of_mutual_information(graph: FactorGraph, data: st.DataObject) -> None:
+    assume(len(graph.variables) > 1 and graph.factors)
+    a, b = data.draw(st.permutations(sorted(graph.variables)))[:2]
+    homes = [graph.variables[name].plates for name in (a, b)]
+    assume(homes[0] <= homes[1] or homes[1] <= homes[0])
+    leaves = [factor.data.requires_grad_() for factor in graph.factors]
+    both = Posterior(to_problem(graph)).joint([a, b])
+    expected = count_entropy(both.sum(-1), 1) + count_entropy(both.sum(-2), 1) - count_entropy(both, 2)
+    ours = mutual_information(graph, a, b)()
+    assume((ours > 1e-12).all())  # At zero the derivative is zero, and rounding is all there is.
+    assert_same_gradients(ours, expected, leaves)
+
+
 @given(factor_graphs(max_variables=4), st.data())
-@settings(max_examples=150)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_expectation_of_a_table(graph: FactorGraph, data: st.DataObject) -> None:
     assume(graph.variables and graph.factors)
     names = data.draw(st.permutations(sorted(graph.variables)))[: data.draw(st.integers(1, 2))]

@@ -124,6 +124,20 @@ def test_gradients(graph: FactorGraph, data: st.DataObject) -> None:
         torch.testing.assert_close(a, b, **EXACT)
 
 
+def test_gradients_of_marginals() -> None:
+    table = torch.rand(3, 4, dtype=torch.float64).log().requires_grad_()
+    graph = FactorGraph.from_tables(
+        {"f": (["x", "y"], table), "g": (["x"], torch.rand(3).double())}, log=True
+    )
+    rows = {"y": [0, 3, None]}
+    ours = marginals(graph, "x")(evidence=rows)["x"].probs
+    theirs = [marginals(graph, "x")(evidence={} if y is None else {"y": y})["x"].probs for y in rows["y"]]
+    weights = torch.rand_like(ours)
+    (a,) = torch.autograd.grad((ours * weights).sum(), table)
+    (b,) = torch.autograd.grad((torch.stack(theirs) * weights).sum(), table)
+    torch.testing.assert_close(a, b, **EXACT)
+
+
 def weather() -> FactorGraph:
     return FactorGraph.from_tables(
         {

@@ -10,6 +10,7 @@ All operations are differentiable torch operations, so that a sweep can be diffe
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -120,7 +121,7 @@ def log_matmul(x: Tensor, y: Tensor, trust: Trust) -> tuple[Tensor, Product, Ten
     a, b = _exp(x - shift_x), _exp(y - shift_y)
     r = a @ b
     if trust is Trust.POSITIVE:
-        wrong = r.detach().amin() < _sure(r.dtype)
+        wrong = r.detach().amin() < _sure(r)
         return r.log().add_(shift_x).add_(shift_y), Product("positive", a, b, r), wrong
     return safe_log(r).add_(shift_x).add_(shift_y), Product("matrix", a, b, r), _underflows(x, y, r)
 
@@ -149,9 +150,14 @@ def max_matmul(x: Tensor, y: Tensor) -> Tensor:
     return result
 
 
-def _sure(dtype: torch.dtype) -> float:
-    """A term is lost to underflow only below tiny, so an entry that is not below this has all its digits."""
-    info = torch.finfo(dtype)
+def _sure(r: Tensor) -> float:
+    """A term is lost to underflow only below tiny, so an entry that is not below this has all its digits.
+
+    Where the adjoint will be differentiated, which divides by the square of an entry, that must not underflow either.
+    """
+    info = torch.finfo(r.dtype)
+    if torch.is_grad_enabled() and r.requires_grad:
+        return math.sqrt(info.tiny) / info.eps
     return info.tiny / info.eps**2
 
 
@@ -161,12 +167,13 @@ def _underflows(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
     Such an entry is right only if it is an exact zero: no summand has two finite factors.
     """
     wrong = torch.zeros((), dtype=torch.bool, device=r.device)
+    sure = _sure(r)
     with torch.no_grad():
         possible = (y > -torch.inf).to(y.dtype)
         size = max(1, _CHUNK // max(1, x.shape[0] * (x.shape[-1] + y.shape[-1])))
         for part, of_part in zip(torch.split(x, size, -2), torch.split(r, size, -2), strict=True):
             summands = (part > -torch.inf).to(x.dtype) @ possible
-            wrong = wrong | ((of_part < _sure(r.dtype)) & (summands > 0)).any()
+            wrong = wrong | ((of_part < sure) & (summands > 0)).any()
     return wrong
 
 

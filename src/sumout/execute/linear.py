@@ -36,11 +36,12 @@ class Linear:
 
     Args:
         ranges: of the tables, the plan's probes included.
-        dtype: of the tables.
+        like: one of the tables. Those that are not on a CPU are not looked at, for that would wait for the device.
     """
 
-    def __init__(self, ranges: Sequence[Range], dtype: torch.dtype) -> None:
-        info = torch.finfo(dtype)
+    def __init__(self, ranges: Sequence[Range], like: Tensor) -> None:
+        info = torch.finfo(like.dtype)
+        self.may_look = like.is_cpu
         self.limit = Range(math.log(info.tiny) - math.log(info.eps), math.log(info.max) + math.log(info.eps))
         self.tiny = info.tiny
         self.offset = 0.0
@@ -116,6 +117,8 @@ class Linear:
         self, group: Group, operands: tuple[Tensor, Tensor]
     ) -> tuple[tuple[Tensor, Tensor], list[Range]]:
         """The operands with a maximum of one, and what their entries really are."""
+        if not self.may_look:
+            raise Underflow
         scaled, ranges = [], []
         for table in operands:
             largest = table.amax().item()
@@ -149,7 +152,7 @@ def linear_sweep(
         ranges: of the tables.
         beliefs: whether the backward sweep is made.
     """
-    algebra = Linear(ranges, tables[0].dtype)
+    algebra = Linear(ranges, tables[0])
     try:
         tape = sweep.forward(plan, tables, algebra, "adjoint" if beliefs else None)
     except Underflow:

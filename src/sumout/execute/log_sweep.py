@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from sumout.execute import sweep
@@ -12,8 +13,11 @@ from sumout.execute.kernels import Trust
 from sumout.execute.per_plan import PerPlan
 from sumout.plan import EliminationPlan
 
-trust_in = PerPlan(lambda plan: [Trust.POSITIVE] * len(plan.schedule.groups))
-"""How the matrix products of each plan are made; what had to be made again is remembered."""
+trust_in = PerPlan(
+    lambda plan: {taped: [Trust.POSITIVE] * len(plan.schedule.groups) for taped in (False, True)}
+)
+"""How the matrix products of each plan are made; what had to be made again is remembered. Sweeps that autograd tapes,
+to be differentiated again, are a matter of their own."""
 
 DEFERRED = False
 """Whether results are looked at after the sweep on the CPU too, as they always are on other devices."""
@@ -27,8 +31,9 @@ def log_sum(
     On a GPU a sweep runs through without waiting for its numbers, and is run again if one of them calls for it.
     """
     deferred = DEFERRED or not tables[0].is_cpu
+    taped = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
     while True:
-        algebra = LogSum(trust_in(plan), deferred)
+        algebra = LogSum(trust_in(plan)[taped], deferred)
         tape = sweep.forward(plan, tables, algebra, keep)
         if not algebra.distrust():
             return tape, algebra

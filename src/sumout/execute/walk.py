@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -156,7 +156,32 @@ def _copies(name: str, around: tuple[str, ...], route: _Route) -> Tensor:
     return number.reshape(-1)
 
 
-_routes = PerPlan(_route)
+_routes: PerPlan[dict[torch.device, _Route]] = PerPlan(lambda plan: {})
+
+
+def _route_on(plan: EliminationPlan, device: torch.device) -> _Route:
+    """The route with its indices on a device, which is made once."""
+    routes = _routes(plan)
+    found = routes.get(device)
+    if found is None:
+        found = _route(plan)
+        stops = []
+        for stop in found.stops:
+            operands = tuple(
+                [
+                    _Operand(
+                        each.start.to(device),
+                        tuple([copies.to(device) for copies in each.copies]),
+                        each.strides,
+                        each.over.to(device),
+                    )
+                    for each in stop.operands
+                ]
+            )
+            settles = tuple([(copies.to(device), size) for copies, size in stop.settles])
+            stops.append(_Stop(stop.group, operands, settles))
+        found = routes[device] = replace(found, stops=tuple(stops))
+    return found
 
 
 def walk(plan: EliminationPlan, tape: Tape, decide: Decide, assignments: int = 1) -> dict[str, Choice]:
@@ -172,8 +197,8 @@ def walk(plan: EliminationPlan, tape: Tape, decide: Decide, assignments: int = 1
         For every variable that some factor mentions, its states: of shape ``(assignments, *plates)``. Those of
         variables that the plan sums out before it maximises others are 0.
     """
-    route = _routes(plan)
     device = tape.value.device
+    route = _route_on(plan, device)
     states = torch.zeros(route.copies + 1, assignments, dtype=torch.long, device=device)
     for stop in route.stops:
         operands = [each.reshape(-1) for each in tape.records[stop.group].operands]
@@ -188,18 +213,17 @@ def walk(plan: EliminationPlan, tape: Tape, decide: Decide, assignments: int = 1
             assert weights is not None
             chosen = decide(weights, slice(begin, begin + part.shape[1]))
             for copies, size in reversed(stop.settles):
-                part[copies.to(device)] = chosen % size
+                part[copies] = chosen % size
                 chosen = chosen // size
     return {name: Choice(_of_variable(states, name, route), route.homes[name]) for name in route.homes}
 
 
 def _index(layout: _Operand, states: Tensor) -> Tensor:
     """Flat positions, shape (settled, assignments or 1, joint states of what is settled)."""
-    device = states.device
-    index = layout.start.to(device).unsqueeze(-1)
+    index = layout.start.unsqueeze(-1)
     for copies, stride in zip(layout.copies, layout.strides, strict=True):
-        index = index + stride * states[copies.to(device)]
-    return index.unsqueeze(-1) + layout.over.to(device)
+        index = index + stride * states[copies]
+    return index.unsqueeze(-1) + layout.over
 
 
 def _of_variable(states: Tensor, name: str, route: _Route) -> Tensor:

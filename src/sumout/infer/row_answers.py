@@ -73,9 +73,8 @@ def map_of_rows(
         rows.append(batch.rows)
         values.append(value)
         for name in names:
-            states = (
-                batch.observed[name] if name in batch.observed else result.assignment[name].states[:count]
-            )
+            here = batch.observed.get(name)
+            states = result.assignment[name].states[:count] if here is None else here.to(value.device)
             found[name].append(states)
     assert plan is not None
     return {name: _in_order(parts, rows) for name, parts in found.items()}, plan, _in_order(values, rows)
