@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import oracles
 from posteriors import Posterior
 from strategies import factor_graphs, to_problem
-from sumout.execute import MAX_SUM, execute, log_sweep, sample, sweep
+from sumout.execute import MAX_SUM, execute, kernels, log_sweep, sample, sweep
 from sumout.execute.kernels import Trust
 from sumout.factors import FactorGraph
 from sumout.plan import make_plan
@@ -108,6 +108,26 @@ def test_maxima_that_do_not_line_up(dtype: torch.dtype, gap: float) -> None:
     rounding = 4 * torch.finfo(dtype).eps * gap
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("gap", [100.0, 330.0, 450.0, 600.0, 800.0])
+def test_derivatives_of_adjoints_of_small_entries(gap: float) -> None:
+    """They divide by squares of entries, which underflow long before the entries do."""
+    x = torch.tensor([[[0.0, -gap], [0.0, -gap]]], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([[[-gap, 1.0 - gap], [0.0, 0.0]]], dtype=torch.float64, requires_grad=True)
+    trust, wrong = Trust.POSITIVE, None
+    while wrong is None or wrong:
+        _, product, wrong = kernels.log_matmul(x, y, trust)
+        if wrong is None:
+            break
+        trust = Trust(min(trust + 1, Trust.LOGS))
+    weights = torch.rand(1, 2, 2, dtype=torch.float64)
+    of_x, _ = kernels.log_matmul_adjoint(product, weights)
+    expected = (weights.unsqueeze(-2) * (x.unsqueeze(-1) + y.unsqueeze(-3)).softmax(-2)).sum(-1)
+    torch.testing.assert_close(of_x, expected, **EXACT)
+    ours, theirs = torch.autograd.grad(of_x[0, 0, 0], (x, y)), torch.autograd.grad(expected[0, 0, 0], (x, y))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
 
 
 def test_an_impossible_graph_is_minus_infinity_without_nan() -> None:

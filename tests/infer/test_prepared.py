@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+import oracles
 from posteriors import Posterior
 from strategies import factor_graphs, to_problem
 from sumout.errors import EvidenceError, ImpossibleEvidenceError, MemoryLimitError, ModelError
@@ -112,24 +113,43 @@ def chain(steps: int, table: torch.Tensor) -> FactorGraph:
     return FactorGraph.from_tables(tables, log=True)
 
 
-@pytest.mark.parametrize("spread", [1.0, 5.0, 20.0])
+@pytest.mark.parametrize("spread", [1.0, 5.0, 12.0])
 def test_long_chains_are_scaled_on_the_way(spread: float) -> None:
     """The product of the least entries of all tables is far below any number: results are scaled here and there."""
-    table = torch.tensor([[0.0, -spread], [-spread, 0.3]], dtype=torch.float64)
-    graph = chain(200, table)
+    steps = 200
+    tables = -spread * torch.rand(steps, 3, 3, dtype=torch.float64)
+    graph = FactorGraph.from_tables(
+        {f"f{t}": ([f"x{t}", f"x{t + 1}"], table) for t, table in enumerate(tables)}, log=True
+    )
+    likelihood = torch.zeros(steps + 1, 3, dtype=torch.float64)
+    log_z, posterior, _ = oracles.forward_backward(likelihood[0], tables, likelihood)
+    answer = marginals(graph)()
+    torch.testing.assert_close(answer.log_evidence, log_z, rtol=1e-12, atol=0)
+    torch.testing.assert_close(log_evidence(graph)(), log_z, rtol=1e-12, atol=0)
+    for t in range(steps + 1):
+        torch.testing.assert_close(answer.tables[f"x{t}"], posterior[t], **EXACT)
     kept = prepared_graph(graph)
     assert kept is not None
-    message = torch.zeros(2, dtype=torch.float64)
-    for _ in range(200):
-        message = torch.logsumexp(message.unsqueeze(-1) + table, 0)
-    value = log_evidence(graph)()
-    torch.testing.assert_close(value, message.logsumexp(0), rtol=1e-12, atol=0)
-    pattern = kept.pattern((), ())
-    assert pattern.flat is not None
-    assert not pattern.in_logs
-    answer = marginals(graph)()
-    torch.testing.assert_close(answer["x200"].probs, message.softmax(0), **EXACT)
-    assert answer.log_evidence == value
+    for wanted in ((), tuple(graph.variables)):
+        pattern = kept.pattern((), wanted)
+        assert pattern.flat is not None
+        assert not pattern.in_logs
+    assert spread == 1.0 or any(level.scaled is not None for level in pattern.flat._levels)
+
+
+def test_a_scaled_result_that_is_not_as_assumed_is_found_out() -> None:
+    """The likelier path is forbidden at the very end, where the other is far below any number."""
+    steps = 600
+    stay = torch.tensor([[0.0, -torch.inf], [-torch.inf, -2.0]], dtype=torch.float64)
+    tables = {f"f{t}": ([f"x{t}", f"x{t + 1}"], stay) for t in range(steps)}
+    tables["end"] = ([f"x{steps}"], torch.tensor([-torch.inf, 0.0], dtype=torch.float64))
+    graph = FactorGraph.from_tables(tables, log=True)
+    kept = prepared_graph(graph)
+    assert kept is not None
+    assert kept.pattern((), ()).flat is not None
+    assert log_evidence(graph)() == -2.0 * steps
+    assert kept.pattern((), ()).flat is None
+    assert marginals(graph)()["x0"].probs.tolist() == [0.0, 1.0]
 
 
 def test_a_sweep_scales_or_gives_up() -> None:
