@@ -20,7 +20,7 @@ from sumout.effects.handlers import GuideMessenger, block, condition, mask, repl
 from sumout.effects.primitives import deterministic, factor, get_param_store, param, plate, sample
 from sumout.effects.stack import state
 from sumout.errors import ModelError, UnknownSiteError
-from sumout.infer.particles import ParticlePlate
+from sumout.infer.objectives.particles import ParticlePlate
 
 X = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
 ZERO, ONE = torch.tensor([0.0, 1.0], dtype=torch.float64)

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from sumout.execute import execute
 from sumout.execute.linear import Range, linear_sweep
 from sumout.factors import FactorGraph
-from sumout.infer.prepared import PreparedGraph
+from sumout.infer.solving.prepared import PreparedGraph
 from sumout.plan import make_plan
 
 

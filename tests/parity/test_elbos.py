@@ -22,8 +22,8 @@ import sumout
 import sumout.distributions as dist
 from sumout.effects import handlers
 from sumout.infer import config_enumerate
-from sumout.infer.trace_elbo import Trace_ELBO
-from sumout.infer.traceenum_elbo import TraceEnum_ELBO
+from sumout.infer.objectives.trace_elbo import Trace_ELBO
+from sumout.infer.objectives.traceenum_elbo import TraceEnum_ELBO
 
 constraints = dist.constraints
 PRIMITIVES = ("sample", "param", "plate", "markov", "factor", "deterministic", "get_param_store")

@@ -13,6 +13,9 @@ from sumout.factors.parts import Factor, GraphData
 Evidence = Mapping[str, Any]
 """Variable -> state label or index; in plates, an integer tensor or nested list of the plates' sizes."""
 
+MISSING = -1
+"""In tables of evidence, the index of a state that was not observed."""
+
 
 def resolve_evidence(graph: GraphData, evidence: Evidence) -> dict[str, int | torch.Tensor]:
     """Each observed variable's index: an int, or for a variable in plates a tensor, plates sorted by name.

@@ -1,0 +1,130 @@
+"""What all evidence lower bounds share: particles, and a loss that comes with its gradient."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sumout.infer.objectives.pair import Args, Kwargs, Program, pair_nesting
+from sumout.infer.objectives.particles import ParticlePlate
+
+
+class ELBO(ABC):
+    """An estimator of the evidence lower bound ``E_q[log p(x, z) - log q(z)]`` of a model and a guide.
+
+    A subclass says how one estimate is made; the loss is the mean of the estimates, with the opposite sign.
+    Arguments after the guide are those of the model and the guide.
+
+    Args:
+        num_particles: the number of estimates to take the mean of.
+        max_plate_nesting: tensor dimensions that the plates of model and guide take up; found by a trial
+            run, once, when it is needed and not given.
+        vectorize_particles: whether the particles are a tensor dimension instead of a loop.
+        strict_enumeration_warning: whether to warn if sites are marked for enumeration and the objective does
+            not enumerate, or the other way round.
+        retain_graph: what ``loss_and_grads`` tells autograd.
+
+    Raises:
+        ValueError: if there are no particles.
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        max_plate_nesting: float | None = None,
+        vectorize_particles: bool = False,
+        strict_enumeration_warning: bool = True,
+        retain_graph: bool | None = None,
+    ) -> None:
+        if num_particles < 1:
+            raise ValueError(f"num_particles={num_particles}; an estimate needs at least one.")
+        self.num_particles = num_particles
+        self.max_plate_nesting = (
+            None if max_plate_nesting is None or math.isinf(max_plate_nesting) else int(max_plate_nesting)
+        )
+        self.vectorize_particles = vectorize_particles
+        self.strict_enumeration_warning = strict_enumeration_warning
+        self.retain_graph = retain_graph
+
+    @abstractmethod
+    def _estimate(
+        self, model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int | None
+    ) -> Tensor:
+        """One estimate of the bound, a scalar whose gradient estimates the bound's gradient.
+
+        ``nesting`` is the number of dimensions of the plates, particles included, if ``_needs_nesting``.
+        """
+
+    _needs_nesting = False
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The negative bound, estimated, as a number."""
+        with torch.no_grad():
+            return _checked(sum(-float(each) for each in self._estimates(model, guide, args, kwargs)))
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound, estimated, as a scalar with a gradient."""
+        loss = -torch.stack(list(self._estimates(model, guide, args, kwargs))).sum()
+        _checked(float(loss.detach()))
+        return loss
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The negative bound as a number; its gradient is added to the parameters' ``grad``."""
+        loss = 0.0
+        for estimate in self._estimates(model, guide, args, kwargs):
+            loss -= float(estimate.detach())
+            if estimate.requires_grad:
+                (-estimate).backward(retain_graph=self.retain_graph)  # type: ignore[no-untyped-call]
+        return _checked(loss)
+
+    def __call__(self, model: Program, guide: Program) -> ELBOModule:
+        """The loss as a ``torch.nn.Module``, to be trained by torch's own means."""
+        return ELBOModule(model, guide, self)
+
+    def _nesting(self, model: Program, guide: Program, args: Args, kwargs: Kwargs) -> int:
+        """``max_plate_nesting``, looked for if it is not known yet."""
+        if self.max_plate_nesting is None:
+            self.max_plate_nesting = pair_nesting(model, guide, args, kwargs)
+        return self.max_plate_nesting
+
+    def _estimates(self, model: Program, guide: Program, args: Args, kwargs: Kwargs) -> Iterator[Tensor]:
+        """Estimates that sum to the bound's."""
+        particles = self.num_particles
+        if particles > 1 and self.vectorize_particles:
+            nesting = self._nesting(model, guide, args, kwargs)
+            plate = ParticlePlate(particles, dim=-1 - nesting)
+            yield self._estimate(plate(model), plate(guide), args, kwargs, nesting + 1)
+            return
+        known = self._nesting(model, guide, args, kwargs) if self._needs_nesting else None
+        for _ in range(particles):
+            estimate = self._estimate(model, guide, args, kwargs, known)
+            yield estimate / particles if particles > 1 else estimate
+
+
+class ELBOModule(torch.nn.Module):
+    """A model, a guide and an objective; calling it with their arguments gives the loss.
+
+    Parameters are those of the model and the guide that are modules themselves.
+    """
+
+    def __init__(self, model: Program, guide: Program, elbo: ELBO) -> None:
+        super().__init__()
+        self.model = model
+        self.guide = guide
+        self.elbo = elbo
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss, a scalar with a gradient."""
+        return self.elbo.differentiable_loss(self.model, self.guide, *args, **kwargs)
+
+
+def _checked(loss: float) -> float:
+    if math.isnan(loss):
+        warnings.warn("The loss is NaN: a log-probability or a parameter is not a number.", stacklevel=3)
+    return loss

@@ -1,0 +1,1 @@
+"""Runs of programs: discrete sites enumerated, handlers in place, compared with plain runs."""

@@ -1,0 +1,215 @@
+"""Whether a program means the same with all values at once as with one value each.
+
+Enumeration puts the values of a site along a tensor dimension. A program that moves, sums or indexes that dimension,
+or uses a value after its dimension was given to another site, still runs, and would give a wrong answer. So the
+first time that a program is seen in some shape, it is also run plainly, at values chosen at random, and each site's
+log-probability is compared with what the factor graph says of the same values.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sumout.distributions.families import is_distribution
+from sumout.effects import Message, Messenger, Trace, am_i_wrapped
+from sumout.effects.handlers import TraceMessenger
+from sumout.effects.handlers.named import unused_names_allowed
+from sumout.effects.random_state import kept_rng_state, set_rng_seed
+from sumout.effects.steps import is_lookback, names_in_loop, unrolled_step
+from sumout.effects.trace import sample_sites, tensor_plates
+from sumout.errors import EnumerationError
+from sumout.execute import Choice
+from sumout.factors import FactorGraph
+from sumout.infer.programs.program import Rehearsal, as_far_as_it_runs
+from sumout.infer.programs.score import log_factor
+from sumout.settings import settings
+
+Run = Callable[[], Any]
+Choose = Callable[[int, list[int]], Tensor]
+"""Gives states for a number of states and a shape."""
+
+LARGEST = 2**24
+"""Elements of a site above which there is no comparison: a plain run makes a table of them, and the graph does not."""
+
+_seen: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
+"""The shapes in which programs were found to agree."""
+
+
+def check_agreement(program: Any, run: Run, trace: Trace, graph: FactorGraph) -> None:
+    """Compares an enumerated run of a program with a plain one, the first time that its shapes are seen.
+
+    Args:
+        program: what the shapes are remembered for.
+        run: runs it with the arguments of the enumerated run.
+        trace: the enumerated run.
+        graph: the graph that the trace was lowered to.
+
+    Raises:
+        EnumerationError: under validation, naming the first site whose log-probabilities differ.
+    """
+    if not settings.validation or not graph.variables or am_i_wrapped():
+        return  # Handlers around the query act on the run proper, and are not to see others.
+    sites = sample_sites(trace)
+    shapes = graph.structure, tuple([site.value.shape for site in sites if isinstance(site.value, Tensor)])
+    try:
+        seen = _seen.setdefault(program, set())
+    except TypeError:  # of an object that cannot be remembered
+        seen = set()
+    if shapes in seen or any(_elements(site) > LARGEST for site in sites):
+        return
+    differing = _first_difference(run, sites, graph)
+    if differing is not None:
+        raise differing
+    seen.add(shapes)
+
+
+def _elements(site: Message) -> int:
+    return math.prod(frame.size for frame in tensor_plates(site).values())
+
+
+class _Given(Messenger):
+    """Gives sites the values that were chosen for them."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+
+    def _pyro_sample(self, msg: Message) -> None:
+        name = msg.name or ""
+        if not msg.is_observed and name in self.values:
+            msg.value = self.values[name]
+            msg.done = True
+
+
+def _first_difference(run: Run, sites: list[Message], graph: FactorGraph) -> EnumerationError | None:
+    """Compares at random values, and at the last of each site's: a sum over values may be right by chance."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(size: int, shape: list[int]) -> Tensor:
+        return torch.randint(size, shape, generator=generator)
+
+    def last(size: int, shape: list[int]) -> Tensor:
+        return torch.full(shape, size - 1)
+
+    return _difference_at(random, run, sites, graph) or _difference_at(last, run, sites, graph)
+
+
+def _difference_at(
+    choose: Choose, run: Run, sites: list[Message], graph: FactorGraph
+) -> EnumerationError | None:
+    choices, values = _chosen(choose, sites, graph)
+    for site in sites:
+        if site.enum_dim is None and not site.is_observed:
+            if _runs_along_values(site):
+                return None  # Drawn from what was enumerated: it has no value of its own.
+            values[site.name or ""] = site.value
+    plain = _log_probs(run, values)
+    if plain is None:
+        return None
+    with torch.no_grad():
+        factors: dict[str, Tensor] = {}
+        for factor in graph.factors:
+            power = factor.scale
+            for plate in factor.plates:
+                power *= graph.plates[plate].scale
+            factors[factor.name] = log_factor(graph, factor, choices).sum() * power
+        for site in sites:
+            name = site.name or ""
+            if (
+                name not in plain
+                or is_lookback(site)
+                or (site.enum_dim is not None and site.mask is not None)
+            ):
+                continue  # A masked site that is enumerated keeps its table.
+            names = (name,) if name in factors else names_in_loop(site)
+            if not all(each in factors for each in names):
+                continue
+            found = torch.stack([factors[each] for each in names]).sum()
+            expected, size = plain[name]
+            if _differ(found, expected, size):
+                again = _log_probs(run, values, rng_seed=1)
+                if again is None or _differ(again.get(name, (found, size))[0], expected, size):
+                    return None  # The program has random numbers of its own.
+                return _difference(name, float(found), float(expected))
+    return None
+
+
+def _chosen(
+    choose: Choose, sites: Iterable[Message], graph: FactorGraph
+) -> tuple[dict[str, Choice], dict[str, Any]]:
+    """A state of every variable for each element of its plates, and the values of the enumerated sites."""
+    choices: dict[str, Choice] = {}
+    values: dict[str, Any] = {}
+    for site in sites:
+        if site.enum_dim is None:
+            continue
+        step = unrolled_step(site)
+        plates = {dim: frame for dim, frame in tensor_plates(site).items() if step is None or dim != step.dim}
+        rank = max((-dim for dim in tensor_plates(site)), default=0)
+        names = names_in_loop(site)
+        support: Tensor = site.fn.enumerate_support(expand=False)
+        support = support.reshape(support.shape[0], *site.fn.event_shape)
+        indices = []
+        for name in names:
+            if name not in choices:
+                shape = [graph.plates[frame.name].size for _, frame in sorted(plates.items())]
+                states = choose(len(support), shape)
+                choices[name] = Choice(
+                    states.unsqueeze(0), tuple(frame.name for _, frame in sorted(plates.items()))
+                )
+            by_plate = dict(zip(choices[name].plates, choices[name].states.shape[1:], strict=True))
+            order = [choices[name].plates.index(plates[dim].name) for dim in sorted(plates)]
+            shape = [by_plate[plates[dim].name] if dim in plates else 1 for dim in range(-rank, 0)]
+            indices.append(choices[name].states[0].permute(order).reshape(shape))
+        index = torch.cat(indices, step.dim) if step is not None and step.dim is not None else indices[0]
+        values[site.name or ""] = support[index.to(support.device)]
+    return choices, values
+
+
+def _runs_along_values(site: Message) -> bool:
+    if not isinstance(site.value, Tensor) or not is_distribution(site.plain_fn):
+        return False
+    rank = site.value.dim() - site.plain_fn.event_dim
+    return any(
+        rank >= -dim and site.value.shape[dim - site.plain_fn.event_dim] > 1 for dim in site.enum_dims or ()
+    )
+
+
+def _log_probs(
+    run: Run, values: Mapping[str, Any], rng_seed: int | None = None
+) -> dict[str, tuple[Tensor, float]] | None:
+    """Each site's log-probability and the sum of its elements' sizes in a plain run; ``None`` where it fails."""
+    recorder = TraceMessenger()
+    found: dict[str, tuple[Tensor, float]] = {}
+    with as_far_as_it_runs(), kept_rng_state(), torch.no_grad(), unused_names_allowed():
+        if rng_seed is not None:
+            set_rng_seed(rng_seed)
+        with recorder, Rehearsal(), _Given(values):
+            run()
+        scored = [
+            (site.name or "", torch.as_tensor(site["log_prob"])) for site in sample_sites(recorder.trace)
+        ]
+        found |= {name: (log_prob.sum(), float(log_prob.abs().sum())) for name, log_prob in scored}
+    return found or None
+
+
+def _differ(one: Tensor, other: Tensor, size: float) -> bool:
+    one, other = torch.as_tensor(one).double(), torch.as_tensor(other).double()
+    if not (bool(one.isfinite()) and bool(other.isfinite())):
+        return bool(one.isneginf() != other.isneginf()) and not bool((one + other).isnan())
+    return bool((one - other).abs() > 1e-3 * (1 + size))
+
+
+def _difference(name: str, found: float, expected: float) -> EnumerationError:
+    return EnumerationError(
+        f"Site {name!r} has log-probability {expected:.6g} where all sites have one value each, and {found:.6g} in the "
+        "run in which the enumerated sites have all their values at once: the values do not stay along the dimensions "
+        "that they were given. Look for operations on them that are not elementwise (z.sum(), z[0], z.unsqueeze(-1), "
+        "table.T[:, z]; write Vindex(table)[..., z]), for values used after their markov loop or further back than "
+        "its history, and for data or plates along dimensions that max_plate_nesting leaves to enumeration."
+    )

@@ -1,0 +1,185 @@
+"""Running a program so that its discrete sites are summed out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from torch import Tensor
+
+from sumout.distributions.families import innermost, is_distribution
+from sumout.effects import Message, Messenger
+from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenger
+from sumout.effects.handlers.named import unused_names_allowed
+from sumout.effects.random_state import kept_rng_state
+from sumout.effects.trace import Trace, sample_sites, tensor_plates
+from sumout.errors import EnumerationError, PlateError, SumoutError
+from sumout.infer.programs.enumerate import config_enumerate
+
+_ROOM = 8
+"""Dimensions more that plates get in a run after one in which they collided with enumerated values."""
+
+
+def plate_nesting(trace: Trace) -> int:
+    """How many tensor dimensions the plates of a run take up.
+
+    >>> from sumout import plate, sample
+    >>> from sumout.effects.handlers import trace
+    >>> import sumout.distributions as dist
+    >>> def model():
+    ...     with plate("data", 3, dim=-2):
+    ...         sample("x", dist.Normal(0.0, 1.0))
+    >>> plate_nesting(trace(model).get_trace())
+    2
+    """
+    dims = [dim for site in trace.nodes.values() if site.type == "sample" for dim in tensor_plates(site)]
+    return -min(dims, default=0)
+
+
+def guess_plate_nesting(program: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
+    """``plate_nesting`` of a trial run that no handler outside sees and that leaves the random state alone."""
+    with (
+        kept_rng_state(),
+        BlockMessenger(),
+        TraceMessenger() as recorder,
+        Rehearsal(),
+        unused_names_allowed(),
+    ):
+        program(*args, **kwargs)
+    check_declared(recorder.trace)
+    return plate_nesting(recorder.trace)
+
+
+def check_declared(trace: Trace) -> None:
+    """Checks that sites of a run without enumeration vary along dimensions of plates only.
+
+    Enumerated values would be put along a dimension that nobody declared, and meet what is there already: an
+    error where the sizes differ, and a wrong number where they happen to be equal.
+
+    Raises:
+        PlateError: naming the site and the dimension.
+    """
+    for site in sample_sites(trace):
+        if site.infer.get("_deterministic") or not is_distribution(site.plain_fn):
+            continue
+        declared = tensor_plates(site)
+        shapes = [tuple(site.plain_fn.batch_shape)]
+        if isinstance(site.value, Tensor):
+            shapes.append(tuple(site.value.shape[: site.value.dim() - site.plain_fn.event_dim]))
+        for shape in shapes:
+            for dim in range(-len(shape), 0):
+                if shape[dim] > 1 and dim not in declared:
+                    raise PlateError(
+                        f"Site {site.name!r} varies along dim {dim} (size {shape[dim]}), which belongs to no plate "
+                        "around it. Declare it with a plate, or make it part of the event with .to_event()."
+                    )
+
+
+@contextmanager
+def as_far_as_it_runs() -> Iterator[None]:
+    """For a trial run that nothing but a check needs: where the program itself fails, there is nothing to say."""
+    try:
+        yield
+    except SumoutError:
+        raise
+    except Exception:
+        return
+
+
+class Rehearsal(Messenger):
+    """Lets a trial run draw what a chain would not: its numbers are not used."""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        msg.infer.pop("_undrawable", None)
+
+
+class EnumeratedProgram:
+    """A program whose runs are recorded with all finite discrete latent sites enumerated.
+
+    Args:
+        program: the model; its own ``infer={"enumerate": ...}`` marks are kept.
+        max_plate_nesting: tensor dimensions to leave for plates; found by a trial run if ``None``.
+    """
+
+    def __init__(self, program: Callable[..., Any], max_plate_nesting: int | None = None) -> None:
+        self.program = program
+        self.fixed = max_plate_nesting is not None
+        self.max_plate_nesting = max_plate_nesting
+
+    def trace(self, *args: Any, **kwargs: Any) -> Trace:
+        """Runs the program once and checks that it can be solved exactly.
+
+        Raises:
+            EnumerationError: if a latent site is left that has no finite support or is not enumerated in
+                parallel, or if a plate needs more dimensions than ``max_plate_nesting``.
+        """
+        if self.max_plate_nesting is None:
+            self.max_plate_nesting = guess_plate_nesting(self.program, *args, **kwargs)
+        nesting = self.max_plate_nesting
+        marked = config_enumerate(self.program)
+        try:
+            with TraceMessenger() as recorder:
+                EnumMessenger(first_available_dim=-1 - nesting)(marked)(*args, **kwargs)
+        except (EnumerationError, PlateError):  # of plates and values along one dimension
+            needed = self._nesting_met(nesting, *args, **kwargs)
+            if needed <= nesting:
+                raise
+            if self.fixed:
+                raise EnumerationError(
+                    f"The plates take up {needed} dims and max_plate_nesting is {nesting}. "
+                    f"Give max_plate_nesting={needed}, or leave it out to have it found."
+                ) from None
+            self.max_plate_nesting = needed  # Other arguments than the first may need deeper plates.
+            return self.trace(*args, **kwargs)
+        except RuntimeError as error:
+            names = [site.name for site in recorder.trace.nodes.values() if site.enum_dim is not None]
+            if "ambiguous" not in str(error) or not names:
+                raise
+            raise EnumerationError(
+                f"Python decided on a value of an enumerated site, which has all its values at once: one of {names}. "
+                "Write torch.where(z == 1, a, b) in the place of if, or observe the site (the condition handler)."
+            ) from error
+        trace: Trace = recorder.trace
+        for site in sample_sites(trace):
+            if not site.is_observed and site.enum_dim is None:
+                _refuse(site)
+        return trace
+
+    def _nesting_met(self, nesting: int, *args: Any, **kwargs: Any) -> int:
+        """How deep the plates are that an enumerated run meets when it has room for more."""
+        marked = EnumMessenger(first_available_dim=-1 - nesting - _ROOM)(config_enumerate(self.program))
+        with BlockMessenger(), TraceMessenger() as recorder, suppress(EnumerationError, PlateError):
+            marked(*args, **kwargs)
+        return plate_nesting(recorder.trace)
+
+
+def _refuse(site: Message) -> None:
+    """Says why a latent site that was not enumerated has no exact answer."""
+    if site.infer.get("enumerate") == "sequential":
+        raise EnumerationError(
+            f"Site {site.name!r} is marked for sequential enumeration, which exact queries do not do yet. "
+            "Mark it infer={'enumerate': 'parallel'}."
+        )
+    family = innermost(site.plain_fn)
+    if getattr(site.plain_fn, "has_enumerate_support", False):
+        if site.infer.get("enumerate") == "parallel":
+            raise EnumerationError(
+                f"Site {site.name!r} is latent and has a value that a handler gave it, as replay does: it is fixed, so "
+                "it is not summed out, and no observation either. To observe the value use condition in the place of "
+                "replay; to sum the site out leave the handler out."
+            )
+        raise EnumerationError(
+            f"Site {site.name!r} is latent and marked infer={{'enumerate': None}}, so it is not summed out. "
+            "Mark it infer={'enumerate': 'parallel'}, or observe it."
+        )
+    if getattr(family, "has_enumerate_support", False):
+        raise EnumerationError(
+            f"Site {site.name!r} is latent with {type(family).__name__} in an event of shape "
+            f"{tuple(site.plain_fn.event_shape)}, whose joint values are not enumerated. Make its elements sites "
+            "of their own, or a plate in the place of .to_event()."
+        )
+    raise EnumerationError(
+        f"Site {site.name!r} is latent with {type(family).__name__} of infinite support, so it cannot be summed out. "
+        "Observe it (obs=..., or the condition handler), fix it with a param, or use a guide with TraceEnum_ELBO."
+    )

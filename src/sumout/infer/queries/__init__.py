@@ -1,0 +1,1 @@
+"""Exact queries, one a module; ``question`` is what they have in common."""

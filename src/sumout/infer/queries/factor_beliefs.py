@@ -1,0 +1,65 @@
+"""Factor beliefs: the joint posterior of the variables of each factor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sumout.infer.answers.joint import Joint
+from sumout.infer.answers.readout import joint
+from sumout.infer.answers.result import Beliefs
+from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
+from sumout.infer.solving.solve import solve
+
+
+def factor_beliefs(target: Target, *, max_plate_nesting: int | None = None) -> Callable[..., Beliefs]:
+    """The joint posterior of the hidden variables of every factor, from one forward and one backward sweep.
+
+    For a program, a factor is what a site (observed or not) says about the hidden sites that it depends on.
+
+    Args:
+        target: a program, or a ``FactorGraph``.
+        max_plate_nesting: as in ``log_evidence``.
+
+    Returns:
+        A function of the program's arguments (or of ``evidence=``) that returns ``Beliefs``: a ``Joint`` table for
+        each factor, by the factor's name. Its names are the factor's variables, in the order of its table; its
+        batch shape is that of their plates. A factor with nothing hidden has the table of one number, 1.
+
+    Raises:
+        ImpossibleEvidenceError: if the observations have probability zero.
+        EnumerationError, PlanError, MemoryLimitError: as in ``log_evidence``.
+
+    >>> import torch, sumout
+    >>> import sumout.distributions as dist
+    >>> def model(y):
+    ...     x = sumout.sample("x", dist.Bernoulli(0.5))
+    ...     z = sumout.sample("z", dist.Bernoulli(0.2 + 0.6 * x))
+    ...     sumout.sample("y", dist.Bernoulli(0.2 + 0.6 * z), obs=y)
+    >>> belief = factor_beliefs(model)(torch.tensor(1.0))["z"]
+    >>> belief.names, belief.probs
+    (('x', 'z'), tensor([[0.1600, 0.1600],
+            [0.0400, 0.6400]]))
+
+    Source: Kschischang, Frey and Loeliger, *Factor graphs and the sum-product algorithm* (2001), equation 6.
+    """
+    question = Question(target, max_plate_nesting)
+
+    def query(*args: Any, **kwargs: Any) -> Beliefs:
+        graph, trace = question(*args, **kwargs)
+        scopes = {
+            factor.name: tuple([name for name in factor.inputs if name in graph.variables])
+            for factor in graph.factors
+        }
+        asked = tuple(dict.fromkeys(scope for scope in scopes.values() if scope))
+        result = solve(graph, marginals=asked)
+        refuse_impossible(graph, result.value)
+        of_program = sites_of(trace)
+        tables = {scope: joint(graph, of_program, scope, result.marginal(scope)) for scope in asked}
+        nothing = Joint((), torch.ones_like(result.value), {})
+        values = {name: tables[scope] if scope else nothing for name, scope in scopes.items()}
+        return Beliefs(values, result.plan, graph.states, result.value)
+
+    return query

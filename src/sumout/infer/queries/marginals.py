@@ -1,0 +1,97 @@
+"""Posterior marginals, single and joint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from sumout.factors import FactorGraph
+from sumout.infer.answers.readout import distribution_of, table_of
+from sumout.infer.answers.result import Marginals
+from sumout.infer.queries.question import Question, Target, check_names, refuse_impossible, sites_of
+from sumout.infer.queries.row_answers import marginals_of_rows
+from sumout.infer.solving.prepared import PreparedGraph
+from sumout.infer.solving.solve import solve
+from sumout.plan.structure import Readout
+
+
+def marginals(
+    target: Target, sites: Iterable[Readout] | str | None = None, *, max_plate_nesting: int | None = None
+) -> Callable[..., Marginals]:
+    """Posterior marginals of summed-out sites, single and joint, from one forward and one backward sweep.
+
+    Args:
+        target: a program, or a ``FactorGraph``.
+        sites: the name or names that are wanted, a tuple of names for a joint distribution; the marginal of every
+            site if ``None``.
+        max_plate_nesting: as in ``log_evidence``.
+
+    Returns:
+        A function of the program's arguments (or of ``evidence=``) that returns ``Marginals``: a distribution for each
+        name, a ``Joint`` table for each tuple of names. Where sites live in plates, there is one for each element,
+        and one site of a tuple has to live in the plates of all others.
+
+    Raises:
+        ImpossibleEvidenceError: if the observations have probability zero.
+        EvidenceError: if a wanted site is not one that is summed out.
+        PlanError: as in ``log_evidence``, and if the sites of a group share no element of a plate.
+        EnumerationError, MemoryLimitError: as in ``log_evidence``.
+
+    >>> import torch, sumout
+    >>> import sumout.distributions as dist
+    >>> def model(x):
+    ...     z = sumout.sample("z", dist.Bernoulli(0.5))
+    ...     sumout.sample("x", dist.Bernoulli(0.2 + 0.6 * z), obs=x)
+    >>> marginals(model)(torch.tensor(1.0))["z"].probs
+    tensor(0.8000)
+    """
+    question = Question(target, max_plate_nesting)
+    wanted = (sites,) if isinstance(sites, str) else None if sites is None else tuple(sites)
+
+    def query(*args: Any, **kwargs: Any) -> Marginals:
+        rows = question.table(args, kwargs)
+        if rows is not None:
+            graph = rows[0]
+            tables, plan, log_evidence = marginals_of_rows(*rows, wanted)
+            return Marginals(tables, partial(distribution_of, graph, {}), plan, graph.states, log_evidence)
+        quick = question.quick(args, kwargs)
+        if quick is not None:
+            assert question.graph is not None
+            found = _quickly(question.graph, *quick, wanted)
+            if found is not None:
+                return found
+        graph, trace = question(*args, **kwargs)
+        asked = tuple(graph.variables) if wanted is None else wanted
+        check_names(graph.variables, asked)
+        result = solve(graph, marginals=asked)
+        refuse_impossible(graph, result.value)
+        sites = sites_of(trace)
+        tables = {each: table_of(sites, each, result.marginal(each)) for each in asked}
+        return Marginals(
+            tables, partial(distribution_of, graph, sites), result.plan, graph.states, result.value
+        )
+
+    return query
+
+
+def _quickly(
+    graph: FactorGraph,
+    prepared: PreparedGraph,
+    states: list[tuple[str, int]],
+    wanted: tuple[Readout, ...] | None,
+) -> Marginals | None:
+    """The answer for a graph that is kept prepared; ``None`` where that has none."""
+    observed = tuple([name for name, _ in states])
+    if wanted is None:
+        asked: tuple[Readout, ...] = tuple([name for name in graph.variables if name not in observed])
+    else:
+        asked = wanted
+        check_names({name for name in graph.variables if name not in observed}, asked)
+    pattern = prepared.pattern(observed, asked)
+    found = pattern.marginals([state for _, state in states])
+    if found is None or not math.isfinite(found[0].item()):
+        return None
+    value, tables = found
+    return Marginals(tables, partial(distribution_of, graph, {}), pattern.plan, graph.states, value)

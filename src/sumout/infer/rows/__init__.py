@@ -1,0 +1,1 @@
+"""Tables of evidence: read, cut into batches of the memory limit, answered with progress."""

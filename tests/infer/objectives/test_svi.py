@@ -1,0 +1,149 @@
+"""SVI learns what can be known otherwise, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import sumout
+import sumout.distributions as dist
+from sumout import optim
+from sumout.infer import config_enumerate
+from sumout.infer.objectives.svi import SVI
+from sumout.infer.objectives.trace_elbo import Trace_ELBO
+from sumout.infer.objectives.traceenum_elbo import TraceEnum_ELBO
+
+DATA = torch.tensor([1.5, 0.5, 2.0, 1.0, 3.0], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def _own_parameters():
+    with sumout.get_param_store().scope():
+        yield
+
+
+def model(x: torch.Tensor) -> None:
+    z = sumout.sample("z", dist.Normal(x.new_zeros(()), 2.0))
+    with sumout.plate("data", len(x)):
+        sumout.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def guide(x: torch.Tensor) -> None:
+    loc = sumout.param("loc", x.new_zeros(()))
+    scale = sumout.param("scale", x.new_ones(()), constraint=dist.constraints.positive)
+    sumout.sample("z", dist.Normal(loc, scale))
+
+
+def test_a_conjugate_posterior_is_found() -> None:
+    svi = SVI(
+        model, guide, optim.ClippedAdam({"lr": 0.05, "lrd": 0.995}), Trace_ELBO(20, vectorize_particles=True)
+    )
+    losses = svi.run(1000, DATA)
+
+    precision = 1 / 4 + len(DATA)
+    store = sumout.get_param_store()
+    assert store["loc"].item() == pytest.approx(DATA.sum().item() / precision, abs=0.01)
+    assert store["scale"].item() == pytest.approx(precision**-0.5, abs=0.01)
+    covariance = torch.eye(5, dtype=torch.float64) + 4.0
+    evidence = dist.MultivariateNormal(torch.zeros(5, dtype=torch.float64), covariance).log_prob(DATA).item()
+    # With the posterior as the guide every estimate is exact.
+    assert losses[-1] == pytest.approx(-evidence, abs=0.01)
+    assert svi.evaluate_loss(DATA) == pytest.approx(-evidence, abs=0.01)
+
+
+def test_maximum_likelihood_with_states_summed_out() -> None:
+    """EM's fixed point: at a maximum, the weight of a component is its mean responsibility."""
+
+    @config_enumerate
+    def mixture(x: torch.Tensor) -> None:
+        weight = sumout.param("weight", torch.tensor(0.4).double(), constraint=dist.constraints.unit_interval)
+        with sumout.plate("data", len(x)):
+            z = sumout.sample("z", dist.Bernoulli(weight))
+            sumout.sample("x", dist.Normal(2.0 * z, 0.7), obs=x)
+
+    svi = SVI(mixture, lambda x: None, optim.Adam({"lr": 0.05}), TraceEnum_ELBO())
+    svi.run(300, DATA)
+    weight = sumout.get_param_store()["weight"].item()
+    likely = [weight * math.exp(-0.5 * ((x - 2.0) / 0.7) ** 2) for x in DATA.tolist()]
+    unlikely = [(1 - weight) * math.exp(-0.5 * (x / 0.7) ** 2) for x in DATA.tolist()]
+    responsibilities = [a / (a + b) for a, b in zip(likely, unlikely, strict=True)]
+    assert weight == pytest.approx(sum(responsibilities) / 5, abs=1e-6)
+
+
+def test_a_step_clears_gradients_and_steps_only_what_was_used() -> None:
+    def switching(x: torch.Tensor, which: str) -> None:
+        a = sumout.param("a", x.new_zeros(()))
+        value = sumout.param(which, x.new_zeros(())) if which != "a" else a.detach()
+        with sumout.plate("data", len(x)):
+            sumout.sample("x", dist.Normal(value, 1.0), obs=x)
+
+    svi = SVI(switching, lambda x, which: None, optim.Adam({"lr": 0.1}), Trace_ELBO())
+    store = sumout.get_param_store()
+    svi.step(DATA, "b")
+    after = store["b"].item()
+    assert after != 0
+    assert store["a"].item() == 0  # used, but without influence on the loss
+    svi.step(DATA, "c")
+    assert store["b"].item() == after  # not used this time
+    assert all(leaf.grad is None for _, leaf in store.named_parameters())
+    assert set(svi.optim.get_state()) == {"b", "c"}
+
+
+def test_evaluating_changes_nothing() -> None:
+    svi = SVI(model, guide, optim.Adam({"lr": 0.1}), Trace_ELBO())
+    svi.step(DATA)
+    before = {name: leaf.detach().clone() for name, leaf in sumout.get_param_store().named_parameters()}
+    assert isinstance(svi.evaluate_loss(DATA), float)
+    for name, leaf in sumout.get_param_store().named_parameters():
+        assert torch.equal(leaf, before[name])
+        assert leaf.grad is None
+
+
+def test_a_loss_may_be_a_function() -> None:
+    def loss(model, guide, x):
+        return (sumout.param("w", x.new_ones(())) - 3.0) ** 2
+
+    svi = SVI(model, guide, optim.SGD({"lr": 0.25}), loss)
+    assert svi.step(DATA) == 4.0
+    assert sumout.get_param_store()["w"].item() == 2.0
+    assert svi.evaluate_loss(DATA) == 1.0
+
+
+def test_run_shows_progress_when_asked(capsys) -> None:
+    svi = SVI(model, guide, optim.Adam({"lr": 0.1}), Trace_ELBO())
+    assert len(svi.run(3, DATA)) == 3
+    assert capsys.readouterr().out == ""
+    assert len(svi.run(3, DATA, progress=True)) == 3
+    assert "fitting" in capsys.readouterr().out
+
+
+def test_a_torch_optimizer_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"sumout.optim.Adam"):
+        SVI(model, guide, torch.optim.Adam([torch.zeros(1, requires_grad=True)]), Trace_ELBO())
+
+
+def test_the_objective_as_a_torch_module() -> None:
+    class Shift(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loc = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> None:
+            with sumout.plate("data", len(x)):
+                sumout.sample("x", dist.Normal(self.loc, 1.0), obs=x)
+
+    shift = Shift()
+    loss = Trace_ELBO()(shift, lambda x: None)
+    optimizer = torch.optim.LBFGS(loss.parameters())
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(DATA)
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimizer.step(closure)
+    assert shift.loc.item() == pytest.approx(DATA.mean().item(), abs=1e-6)
