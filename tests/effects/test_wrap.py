@@ -23,7 +23,6 @@ from sumout.effects.handlers import condition, enum, infer_config, mask, replay,
 from sumout.effects.primitives import get_param_store, param, plate, sample
 from sumout.effects.random_state import get_rng_state
 from sumout.effects.stack import state
-from sumout.errors import ModelError
 from sumout.infer.reparam import LocScaleReparam
 
 
@@ -142,7 +141,6 @@ def earlier() -> Trace:
 ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "block": lambda: {"hide": ["b"]},
     "broadcast": dict,
-    "collapse": dict,
     "condition": lambda: {"data": {"a": torch.tensor(3.0)}},
     "do": lambda: {"data": {"a": torch.tensor(4.0)}},
     "enum": lambda: {"first_available_dim": -2},
@@ -200,8 +198,6 @@ def test_every_handler_is_here() -> None:
 @pytest.mark.usefixtures("_params")
 def test_the_function_form_the_decorator_and_the_context_manager_do_the_same(name: str) -> None:
     handler = getattr(handlers, name)
-    if name == "collapse":
-        pytest.skip("it has no mathematics yet and refuses")
     arguments = ARGUMENTS[name]()
     if (
         name == "queue"
@@ -234,7 +230,7 @@ def test_handled_programs_of_every_handler_are_pickled(name: str) -> None:
     assert callable(again)
 
 
-@pytest.mark.parametrize("name", ["broadcast", "collapse", "markov", "trace", "uncondition", "block"])
+@pytest.mark.parametrize("name", ["broadcast", "markov", "trace", "uncondition", "block"])
 def test_those_that_need_no_arguments_decorate_without(name: str) -> None:
     @getattr(handlers, name)  # type: ignore[untyped-decorator]
     def decorated(loc: float = 0.0) -> float:
@@ -242,8 +238,7 @@ def test_those_that_need_no_arguments_decorate_without(name: str) -> None:
         return loc + 1.0
 
     assert decorated.__doc__ == "Draws nothing."
-    if name != "collapse":
-        assert decorated(loc=1.0) == 2.0
+    assert decorated(loc=1.0) == 2.0
 
 
 class Interruption(Exception):
@@ -294,12 +289,11 @@ def test_a_body_that_raises_leaves_everything_as_it_was(
             )
             if not inside:
                 handled = Interrupt(number, after)(handled)
-            with suppress(Interruption, *([ModelError] if name == "collapse" else [])):
+            with suppress(Interruption):
                 handled(1.0)
             assert everything()[:3] == before
         assert everything()[:2] == ([], {})
-        if name != "collapse":
-            assert summary(handler(program), 1.0) == summary(fresh(program), 1.0)
+        assert summary(handler(program), 1.0) == summary(fresh(program), 1.0)
 
 
 def managed_by(handler: AbstractContextManager[Any], fn: Any, *args: Any) -> Any:
@@ -314,7 +308,7 @@ def test_the_random_state_is_put_back_by_seed() -> None:
     assert everything() == before
 
 
-@pytest.mark.parametrize("name", sorted(set(ARGUMENTS) - {"collapse"}))
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_one_handled_program_runs_in_many_threads(name: str) -> None:
     """All are inside it at once, and each gets what it gets alone."""
     number = 3
@@ -335,7 +329,7 @@ def test_one_handled_program_runs_in_many_threads(name: str) -> None:
 
 @every_handler
 def test_a_copy_of_an_active_handler_is_not_active(name: str) -> None:
-    if name in ("collapse", "queue"):
+    if name == "queue":
         pytest.skip("there is nothing to enter")
     with get_param_store().scope():
         handler = getattr(handlers, name)(**ARGUMENTS[name]())

@@ -10,7 +10,6 @@ from sumout.effects.handlers import (
     block,
     block_plate,
     broadcast,
-    collapse,
     condition,
     do,
     enum,
@@ -35,6 +34,7 @@ from sumout.effects.messenger import Messenger, block_messengers
 from sumout.effects.primitives import enable_validation, is_validation_enabled
 from sumout.effects.stack import NonlocalExit, get_mask, get_plates
 from sumout.effects.trace import Trace
+from sumout.infer.collapsing.handler import collapse
 from sumout.poutine import (  # noqa: F401  (imported so that sumout.poutine.runtime and the others are there)
     block_messenger,
     broadcast_messenger,

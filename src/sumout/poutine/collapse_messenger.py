@@ -1,7 +1,7 @@
-"""Delaying conjugate sites."""
+"""Integrating conjugate and Gaussian sites out."""
 
 from __future__ import annotations
 
-from sumout.effects.handlers.collapse import CollapseMessenger
+from sumout.infer.collapsing.handler import CollapseMessenger
 
 __all__ = ["CollapseMessenger"]

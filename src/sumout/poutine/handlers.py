@@ -5,7 +5,6 @@ from __future__ import annotations
 from sumout.effects.handlers import (
     block,
     broadcast,
-    collapse,
     condition,
     do,
     enum,
@@ -26,6 +25,7 @@ from sumout.effects.handlers import (
     vectorized_markov,
     wrap,
 )
+from sumout.infer.collapsing.handler import collapse
 
 __all__ = [
     "block",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sumout.effects.handlers.block import BlockMessenger, block
 from sumout.effects.handlers.broadcast import BroadcastMessenger, broadcast
-from sumout.effects.handlers.collapse import CollapseMessenger, collapse
 from sumout.effects.handlers.condition import ConditionMessenger, condition
 from sumout.effects.handlers.contexts import MarkovMessenger
 from sumout.effects.handlers.do import DoMessenger, do
@@ -33,7 +32,6 @@ from sumout.effects.handlers.wrap import Handler, wrap
 __all__ = [
     "BlockMessenger",
     "BroadcastMessenger",
-    "CollapseMessenger",
     "ConditionMessenger",
     "DoMessenger",
     "EnumMessenger",
@@ -60,7 +58,6 @@ __all__ = [
     "block",
     "block_plate",
     "broadcast",
-    "collapse",
     "condition",
     "do",
     "enum",

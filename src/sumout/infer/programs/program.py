@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,10 +12,12 @@ from sumout.distributions.families import innermost, is_distribution
 from sumout.effects import Message, Messenger
 from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenger
 from sumout.effects.handlers.named import unused_names_allowed
+from sumout.effects.handlers.sequential import is_sequential
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
-from sumout.errors import EnumerationError, PlateError, SumoutError
+from sumout.errors import ControlFlowError, EnumerationError, PlateError, SumoutError
 from sumout.infer.programs.enumerate import config_enumerate
+from sumout.infer.programs.modes import Mode, NestingError, finished, in_a_mode_that_works
 
 _ROOM = 8
 """Dimensions more that plates get in a run after one in which they collided with enumerated values."""
@@ -33,7 +35,11 @@ def plate_nesting(trace: Trace) -> int:
     >>> plate_nesting(trace(model).get_trace())
     2
     """
-    dims = [dim for site in trace.nodes.values() if site.type == "sample" for dim in tensor_plates(site)]
+    sites = [site for site in trace.nodes.values() if site.type == "sample"]
+    # A factor that collapsed sites left tells how deep these were.
+    dims = [-site.infer.get("_nesting", 0) for site in sites] + [
+        dim for site in sites for dim in tensor_plates(site)
+    ]
     return -min(dims, default=0)
 
 
@@ -100,66 +106,87 @@ class EnumeratedProgram:
     Args:
         program: the model; its own ``infer={"enumerate": ...}`` marks are kept.
         max_plate_nesting: tensor dimensions to leave for plates; found by a trial run if ``None``.
+        default: how sites without a mark are enumerated: ``"parallel"``, ``"sequential"`` or ``"auto"``.
     """
 
-    def __init__(self, program: Callable[..., Any], max_plate_nesting: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Callable[..., Any],
+        max_plate_nesting: int | None = None,
+        default: str | None = "parallel",
+    ) -> None:
         self.program = program
         self.fixed = max_plate_nesting is not None
         self.max_plate_nesting = max_plate_nesting
+        self.default = default
 
     def trace(self, *args: Any, **kwargs: Any) -> Trace:
         """Runs the program once and checks that it can be solved exactly.
 
         Raises:
-            EnumerationError: if a latent site is left that has no finite support or is not enumerated in
-                parallel, or if a plate needs more dimensions than ``max_plate_nesting``.
+            EnumerationError: as ``run``, and if a latent site is left that has no finite support or is not enumerated.
+            ControlFlowError: as ``run``.
         """
+        trace = self.run(*args, **kwargs)
+        refuse_latent(trace)
+        return trace
+
+    def run(self, *args: Any, **kwargs: Any) -> Trace:
+        """Runs the program once; latent sites that cannot be enumerated have the values that handlers gave or that
+        were drawn.
+
+        Raises:
+            EnumerationError: if a plate needs more dimensions than ``max_plate_nesting``.
+            ControlFlowError: if Python decides on the value of an enumerated site.
+        """
+        return in_a_mode_that_works(self.program, lambda mode: self.run_in(mode, args, kwargs))
+
+    def run_in(self, mode: Mode, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Trace:
+        """One run in the given mode; raises as ``run`` does, and what the program raises."""
         if self.max_plate_nesting is None:
             self.max_plate_nesting = guess_plate_nesting(self.program, *args, **kwargs)
         nesting = self.max_plate_nesting
-        marked = config_enumerate(self.program)
+        each = mode.handler(-1 - nesting)
         try:
             with TraceMessenger() as recorder:
-                EnumMessenger(first_available_dim=-1 - nesting)(marked)(*args, **kwargs)
-        except (EnumerationError, PlateError):  # of plates and values along one dimension
+                each(config_enumerate(self.program, default=self.default))(*args, **kwargs)
+        except (EnumerationError, PlateError) as error:  # of plates and values along one dimension
+            if isinstance(error, ControlFlowError):
+                raise
             needed = self._nesting_met(nesting, *args, **kwargs)
             if needed <= nesting:
                 raise
             if self.fixed:
-                raise EnumerationError(
+                raise NestingError(
                     f"The plates take up {needed} dims and max_plate_nesting is {nesting}. "
                     f"Give max_plate_nesting={needed}, or leave it out to have it found."
                 ) from None
             self.max_plate_nesting = needed  # Other arguments than the first may need deeper plates.
-            return self.trace(*args, **kwargs)
-        except RuntimeError as error:
-            names = [site.name for site in recorder.trace.nodes.values() if site.enum_dim is not None]
-            if "ambiguous" not in str(error) or not names:
-                raise
-            raise EnumerationError(
-                f"Python decided on a value of an enumerated site, which has all its values at once: one of {names}. "
-                "Write torch.where(z == 1, a, b) in the place of if, or observe the site (the condition handler)."
-            ) from error
-        trace: Trace = recorder.trace
-        for site in sample_sites(trace):
-            if not site.is_observed and site.enum_dim is None:
-                _refuse(site)
-        return trace
+            return self.run_in(mode, args, kwargs)
+        return finished(each, recorder.trace)
 
     def _nesting_met(self, nesting: int, *args: Any, **kwargs: Any) -> int:
         """How deep the plates are that an enumerated run meets when it has room for more."""
-        marked = EnumMessenger(first_available_dim=-1 - nesting - _ROOM)(config_enumerate(self.program))
+        each = EnumMessenger(first_available_dim=-1 - nesting - _ROOM)
+        marked = each(config_enumerate(self.program, default=self.default))
         with BlockMessenger(), TraceMessenger() as recorder, suppress(EnumerationError, PlateError):
             marked(*args, **kwargs)
         return plate_nesting(recorder.trace)
+
+
+def refuse_latent(trace: Trace) -> None:
+    """Raises ``EnumerationError`` for a latent site that was not enumerated: there is no exact answer."""
+    for site in sample_sites(trace):
+        if not site.is_observed and site.enum_dim is None and not is_sequential(site):
+            _refuse(site)
 
 
 def _refuse(site: Message) -> None:
     """Says why a latent site that was not enumerated has no exact answer."""
     if site.infer.get("enumerate") == "sequential":
         raise EnumerationError(
-            f"Site {site.name!r} is marked for sequential enumeration, which exact queries do not do yet. "
-            "Mark it infer={'enumerate': 'parallel'}."
+            f"Site {site.name!r} is marked for sequential enumeration, for which a program is run many times; this "
+            "takes one run. Mark it infer={'enumerate': 'parallel'}."
         )
     family = innermost(site.plain_fn)
     if getattr(site.plain_fn, "has_enumerate_support", False):

@@ -1,0 +1,223 @@
+"""Conjugate families: densities of a parameter ``x`` that stay in their family when data arrive.
+
+A family's density is ``exp(sum of natural[k] * t[k](x) - log_normalizer(natural))``, in coordinates in which
+observations *add* to what is called ``natural`` here; a likelihood says what it adds (``LIKELIHOODS``). The evidence of
+data is the difference of the log-normalizers, plus what the likelihoods have apart from ``x``.
+
+Source: Fink, *A compendium of conjugate priors* (1997).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+Natural = tuple[Tensor, ...]
+
+
+class Family(NamedTuple):
+    """A family of conjugate priors.
+
+    Attributes:
+        natural: the natural coordinates of a distribution, each of its batch shape (and event shape).
+        log_normalizer: of natural coordinates; of the batch shape.
+        distribution: the distribution of natural coordinates.
+        event_dim: the dimensions of an event.
+    """
+
+    natural: Callable[[Any], Natural]
+    log_normalizer: Callable[[Natural], Tensor]
+    distribution: Callable[[Natural], Any]
+    event_dim: int = 0
+
+
+def _beta(natural: Natural) -> Tensor:
+    a, b = natural
+    return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+
+
+def _dirichlet(natural: Natural) -> Tensor:
+    (concentration,) = natural
+    return torch.lgamma(concentration).sum(-1) - torch.lgamma(concentration.sum(-1))
+
+
+def _gamma(natural: Natural) -> Tensor:
+    a, b = natural
+    return torch.lgamma(a) - a * b.log()
+
+
+FAMILIES: dict[type, Family] = {
+    dist.Beta: Family(
+        lambda fn: (fn.concentration1, fn.concentration0), _beta, lambda natural: dist.Beta(*natural)
+    ),
+    dist.Dirichlet: Family(
+        lambda fn: (fn.concentration,), _dirichlet, lambda natural: dist.Dirichlet(*natural), 1
+    ),
+    dist.Gamma: Family(lambda fn: (fn.concentration, fn.rate), _gamma, lambda natural: dist.Gamma(*natural)),
+    dist.InverseGamma: Family(
+        lambda fn: (fn.concentration, fn.rate), _gamma, lambda natural: dist.InverseGamma(*natural)
+    ),
+}
+
+
+class Observation(NamedTuple):
+    """What a likelihood adds to the natural coordinates, and to the logarithm of the evidence."""
+
+    natural: Natural
+    base: Tensor
+
+
+def _log_choose(n: Tensor, k: Tensor) -> Tensor:
+    return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+
+
+Likelihood = Callable[[Any, Tensor, Tensor], Observation]
+"""From a distribution, an observed value, and the ``c`` by which the parameter is a multiple of a power of ``x``."""
+
+
+def _bernoulli(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    return Observation((y, 1 - y), torch.zeros_like(y))
+
+
+def _binomial(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    return Observation((y, fn.total_count - y), _log_choose(fn.total_count, y))
+
+
+def _geometric(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    return Observation((torch.ones_like(y), y), torch.zeros_like(y))
+
+
+def _negative_binomial(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    r = fn.total_count
+    return Observation((y, r.expand(torch.broadcast_shapes(r.shape, y.shape))), _log_choose(y + r - 1, y))  # type: ignore[no-untyped-call]
+
+
+def _categorical(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    counts = torch.nn.functional.one_hot(y.long(), c.shape[-1]).to(c.dtype)
+    return Observation((counts,), counts.new_zeros(y.shape))
+
+
+def _one_hot(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    return Observation((y,), y.new_zeros(y.shape[:-1]))
+
+
+def _multinomial(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    return Observation((y,), torch.lgamma(y.sum(-1) + 1) - torch.lgamma(y + 1).sum(-1))
+
+
+def _poisson(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    return Observation((y, c.expand_as(y)), torch.xlogy(y, c) - torch.lgamma(y + 1))
+
+
+def _exponential(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    return Observation((torch.ones_like(y), c * y), c.log().expand_as(y))
+
+
+def _gamma_rate(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    shape = fn.concentration
+    base = shape * c.log() + torch.xlogy(shape - 1, y) - torch.lgamma(shape)
+    return Observation((shape.expand_as(base), (c * y).expand_as(base)), base)
+
+
+def _inverse_gamma_rate(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    shape = fn.concentration
+    base = shape * c.log() - torch.xlogy(shape + 1, y) - torch.lgamma(shape)
+    return Observation((shape.expand_as(base), (c / y).expand_as(base)), base)
+
+
+def _normal_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    square = 0.5 * ((y - fn.loc) / c) ** 2
+    return Observation(
+        (torch.full_like(square, 0.5), square), (-0.5 * math.log(2 * math.pi) - c.log()).expand_as(square)
+    )
+
+
+def _log_normal_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    log = y.log()
+    (half, square), base = _normal_scale(fn, log, c)
+    return Observation((half, square), base - log)
+
+
+def _half_normal_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    square = 0.5 * (y / c) ** 2
+    return Observation(
+        (torch.full_like(square, 0.5), square), (0.5 * math.log(2 / math.pi) - c.log()).expand_as(square)
+    )
+
+
+def _laplace_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    distance = (y - fn.loc).abs() / c
+    return Observation((torch.ones_like(distance), distance), -(2 * c).log().expand_as(distance))
+
+
+def _weibull_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    shape = fn.concentration
+    ratio = (y / c) ** shape
+    base = shape.log() - shape * c.log() + torch.xlogy(shape - 1, y)
+    return Observation((torch.ones_like(ratio), ratio), base.expand_as(ratio))
+
+
+def _pareto_shape(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    excess = c * (y / fn.scale).log()
+    return Observation((torch.ones_like(excess), excess), (c.log() - y.log()).expand_as(excess))
+
+
+class Rule(NamedTuple):
+    """A likelihood in the parameter ``name``, which is to be ``c * u ** power``.
+
+    ``u`` is ``x``, or ``1 / x`` for inverse families. ``power`` may depend on the distribution. ``complement`` tells
+    that the parameter may also be ``1 - x``, and ``scaled`` that ``c`` need not be one.
+    """
+
+    name: str
+    likelihood: Likelihood
+    power: float | Callable[[Any], float | None] = 1.0
+    complement: bool = False
+    scaled: bool = True
+
+
+def _weibull_power(fn: Any) -> float | None:
+    shape = torch.as_tensor(fn.concentration)
+    first = float(shape.reshape(-1)[0])
+    return -1.0 / first if bool((shape == first).all()) else None
+
+
+_PROBABILITY: dict[type, tuple[Rule, ...]] = {
+    dist.Bernoulli: (Rule("probs", _bernoulli, complement=True, scaled=False),),
+    dist.Binomial: (Rule("probs", _binomial, complement=True, scaled=False),),
+    dist.Geometric: (Rule("probs", _geometric, complement=True, scaled=False),),
+    dist.NegativeBinomial: (Rule("probs", _negative_binomial, complement=True, scaled=False),),
+}
+_PROBABILITIES: dict[type, tuple[Rule, ...]] = {
+    dist.Categorical: (Rule("probs", _categorical, scaled=False),),
+    dist.OneHotCategorical: (Rule("probs", _one_hot, scaled=False),),
+    dist.Multinomial: (Rule("probs", _multinomial, scaled=False),),
+}
+_RATE: dict[type, tuple[Rule, ...]] = {
+    dist.Poisson: (Rule("rate", _poisson),),
+    dist.Exponential: (Rule("rate", _exponential),),
+    dist.Gamma: (Rule("rate", _gamma_rate),),
+    dist.InverseGamma: (Rule("rate", _inverse_gamma_rate),),
+    dist.Normal: (Rule("scale", _normal_scale, -0.5),),
+    dist.LogNormal: (Rule("scale", _log_normal_scale, -0.5),),
+    dist.HalfNormal: (Rule("scale", _half_normal_scale, -0.5),),
+    dist.Laplace: (Rule("scale", _laplace_scale, -1.0),),
+    dist.Weibull: (Rule("scale", _weibull_scale, _weibull_power),),
+    dist.Pareto: (Rule("alpha", _pareto_shape),),
+}
+
+LIKELIHOODS: dict[type, dict[type, tuple[Rule, ...]]] = {
+    dist.Beta: _PROBABILITY,
+    dist.Dirichlet: _PROBABILITIES,
+    dist.Gamma: _RATE,
+    dist.InverseGamma: _RATE,
+}
+"""For each family of priors the likelihoods that are conjugate to it."""
+
+INVERSE = frozenset({dist.InverseGamma})
+"""Families whose ``u`` is ``1 / x``."""

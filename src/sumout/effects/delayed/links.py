@@ -1,0 +1,128 @@
+"""What a delayed value is made of: for each site, which of its elements, times which coefficients.
+
+A value ``v`` that is affine in a site ``x`` is kept element by element,
+
+    v[i] = const[i] + sum over t of  coef[t, i] * x[where[t, i]],
+
+``x`` being flattened. Data movement (indexing, reshaping, stacking) then does to ``where`` and ``coef`` exactly what it
+does to ``v``; sums over a dimension turn its elements into terms. Neither plates nor events are told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_LOOPED = 8
+"""Terms up to which a function is called for one after the other."""
+
+
+class Link(NamedTuple):
+    """A site's part in a value.
+
+    Attributes:
+        site: its name.
+        where: positions in the flattened value of the site, shape ``(terms, *value.shape)``.
+        coef: what they are multiplied by, of the same shape.
+        simplex: for a site whose event is a point of a simplex, the number of its entries, which sum to one; else 0.
+    """
+
+    site: str
+    where: Tensor
+    coef: Tensor
+    simplex: int = 0
+
+    @property
+    def terms(self) -> int:
+        return self.where.shape[0]
+
+
+def whole(site: str, like: Tensor, simplex: int = 0) -> Link:
+    """The link of a site's own value."""
+    where = torch.arange(like.numel(), device=like.device).reshape(1, *like.shape)
+    return Link(site, where, like.new_ones(()).expand(where.shape), simplex)
+
+
+def moved(link: Link, move: Callable[[Tensor], Tensor]) -> Link:
+    """The link after data movement; positions that are filled in have coefficient zero."""
+    return link._replace(where=_each(link.where, move), coef=_each(link.coef, move))
+
+
+def _each(stacked: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
+    if len(stacked) == 1:
+        return move(stacked[0]).unsqueeze(0)
+    if len(stacked) <= _LOOPED:
+        return torch.stack([move(each) for each in stacked.unbind()])
+    try:
+        return torch.vmap(move)(stacked)
+    except RuntimeError:  # Indexing by a mask, for instance, cannot be mapped.
+        return torch.stack([move(each) for each in stacked.unbind()])
+
+
+def scaled(link: Link, factor: Tensor) -> Link:
+    """The link times a tensor, with which it broadcasts."""
+    coef = link.coef * factor if factor.ndim < link.coef.ndim else _deepened(link.coef, factor.ndim) * factor
+    where = _deepened(link.where, coef.ndim - 1).expand(coef.shape)
+    return link._replace(where=where, coef=coef)
+
+
+def _deepened(stacked: Tensor, rank: int) -> Tensor:
+    """With dimensions of size one behind the terms, so that each term has ``rank`` dimensions."""
+    missing = rank - (stacked.ndim - 1)
+    return stacked.reshape(stacked.shape[0], *[1] * missing, *stacked.shape[1:]) if missing > 0 else stacked
+
+
+def broadcast(link: Link, shape: Iterable[int]) -> Link:
+    """The link of the value expanded to a shape."""
+    shape = tuple(shape)
+    return link._replace(
+        where=_deepened(link.where, len(shape)).expand(-1, *shape),
+        coef=_deepened(link.coef, len(shape)).expand(-1, *shape),
+    )
+
+
+def summed(link: Link, dim: int) -> tuple[Link | None, Tensor | None]:
+    """The link of the sum over a dimension (nonnegative): its elements become terms.
+
+    Returns:
+        The link, and a constant: the sum over all entries of a point of a simplex is known.
+    """
+    where, coef = link.where, link.coef
+    size = where.shape[1 + dim]
+    if link.simplex and size == link.simplex:
+        first = where.narrow(1 + dim, 0, 1)
+        shape = [1] * where.ndim
+        shape[1 + dim] = size
+        consecutive = torch.arange(size, device=where.device).reshape(shape)
+        even = (coef == coef.narrow(1 + dim, 0, 1)).all()
+        if bool(even & (first % size == 0).all() & (where == first + consecutive).all()):
+            return None, coef.select(1 + dim, 0).sum(0)
+    terms = where.shape[0] * size
+    rest = [each for place, each in enumerate(where.shape) if place not in (0, 1 + dim)]
+    return (
+        link._replace(
+            where=where.movedim(1 + dim, 1).reshape(terms, *rest),
+            coef=coef.movedim(1 + dim, 1).reshape(terms, *rest),
+        ),
+        None,
+    )
+
+
+def joined(links: Iterable[Link]) -> tuple[Link, ...]:
+    """One link for each site, the terms of all its links together; all are of one shape."""
+    of_site: dict[str, list[Link]] = {}
+    for link in links:
+        of_site.setdefault(link.site, []).append(link)
+    return tuple(
+        [
+            each[0]
+            if len(each) == 1
+            else each[0]._replace(
+                where=torch.cat([link.where for link in each]), coef=torch.cat([link.coef for link in each])
+            )
+            for each in of_site.values()
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Programs with conjugate and Gaussian sites integrated out: the handler ``collapse``."""

@@ -1,0 +1,208 @@
+"""The handler that integrates continuous sites out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+import sumout.distributions as dist
+from sumout.distributions.conjugacy import FAMILIES
+from sumout.distributions.families import innermost, is_distribution
+from sumout.effects import Message, block_messengers
+from sumout.effects.delayed import Delayed
+from sumout.effects.handlers import BlockMessenger, TraceMessenger
+from sumout.effects.handlers.trace import TraceHandler
+from sumout.effects.handlers.wrap import wrap
+from sumout.effects.random_state import kept_rng_state
+from sumout.effects.stack import state
+from sumout.errors import ModelError
+from sumout.infer.collapsing.draws import draws
+from sumout.infer.collapsing.emission import emit, emit_observed, homes
+from sumout.lower.collapse.collapse import NotConjugateError, collapsed
+from sumout.lower.collapse.parameters import delayed_parameters
+from sumout.lower.collapse.sites import CollapsedSite
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_GAUSSIAN = (dist.Normal, dist.MultivariateNormal)
+
+
+class _Mark:
+    """What a site carries from the collapsing handler outwards and back: what it met on its way there."""
+
+    def __init__(self, owner: CollapseMessenger, msg: Message) -> None:
+        self.owner = owner
+        self.scale = msg.scale
+        self.mask = msg.mask
+        self.inner = msg.cond_indep_stack
+
+
+class CollapseMessenger(TraceMessenger):
+    """Integrates conjugate and Gaussian sites out, exactly.
+
+    A latent site of a family that has conjugate observations (Beta, Dirichlet, Gamma, InverseGamma, Normal,
+    MultivariateNormal) gets a delayed value. What the program computes of it, and which sites depend on it how, is
+    remembered; at the end of the context all of them together become one factor, the integral of their densities, as
+    if ``factor`` had been called with it. Handlers outside see the factor only. Observations may be any in number, in
+    any plates, masked and scaled; enumerated sites may choose among parameters.
+
+    A site marked ``infer={"collapse": False}`` is left alone. ``barrier(value)`` draws what is delayed so far from its
+    exact posterior, and goes on with plain tensors.
+
+    Args:
+        marked: whether only sites marked ``infer={"collapse": True}`` are integrated out.
+        strict: whether it is an error that an integral is not known. Otherwise the sites that are to blame are left
+            alone, and ``explain()`` says why; only for decorated programs, of which a trial run is made first.
+        args, kwargs: as for ``TraceMessenger``.
+
+    Raises:
+        ModelError: when the context ends, if an integral is not known in closed form, or if it ties all elements of
+            a plate together in which another site is enumerated.
+
+    >>> import torch
+    >>> from sumout import infer, plate, sample
+    >>> def coins(flips):
+    ...     bias = sample("bias", dist.Beta(2.0, 2.0))
+    ...     with plate("flips", len(flips)):
+    ...         sample("flip", dist.Bernoulli(bias), obs=flips)
+    >>> infer.log_evidence(collapse(coins))(torch.tensor([1.0, 1.0, 0.0])).exp()
+    tensor(0.1000)
+    """
+
+    def __init__(self, *args: Any, marked: bool = False, strict: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.marked = marked
+        self.strict = strict
+        self._reasons: dict[str, str] = {}
+
+    def __call__(self, fn: Callable[P, T]) -> TraceHandler[P, T]:
+        return super().__call__(fn if self.strict else self._tried(fn))
+
+    def explain(self) -> str:
+        """Which sites are integrated out, and which are not, and why; of the last run."""
+        lines = [f"{site.name}: integrated out" for site in self._run.collapsed if site.is_latent]
+        return "\n".join(lines + [f"{name}: left alone. {why}" for name, why in self._reasons.items()])
+
+    def _tried(self, fn: Callable[P, T]) -> Callable[P, T]:
+        """The program after trial runs that tell which sites have no closed form."""
+
+        @functools.wraps(fn)
+        def program(*args: P.args, **kwargs: P.kwargs) -> T:
+            while True:
+                trial = CollapseMessenger(marked=self.marked)
+                trial._reasons = self._reasons
+                try:
+                    with kept_rng_state(), BlockMessenger(), trial:
+                        fn(*args, **kwargs)
+                except NotConjugateError as error:
+                    self._reasons.update(dict.fromkeys(sorted(error.sites), str(error)))
+                else:
+                    return fn(*args, **kwargs)
+
+        return program
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._run.sites = []
+        self._run.collapsed = []
+        self._run.settled = {}
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if "_collapse" in msg.infer or not is_distribution(msg.plain_fn):
+            return
+        delayed = delayed_parameters(msg.plain_fn)
+        if not delayed and not self._wants(msg):
+            return
+        for value in delayed:
+            _refuse_settled(msg, value, self._run.settled)
+        msg.infer["_collapse"] = _Mark(self, msg)
+        msg.infer["_do_not_trace"] = True
+
+    def _wants(self, msg: Message) -> bool:
+        if msg.done or msg.is_observed or msg.value is not None or msg.name in self._reasons:
+            return False
+        kind = type(innermost(msg.plain_fn))
+        return (kind in FAMILIES or kind in _GAUSSIAN) and bool(msg.infer.get("collapse", not self.marked))
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        mark = msg.infer.get("_collapse")
+        if mark is None or mark.owner is not self:
+            super()._pyro_post_sample(msg)
+            return
+        if not msg.is_observed:
+            msg.value = _delayed(msg)
+        site = CollapsedSite(msg.copy(), mark.scale, mark.mask, mark.inner)
+        self._run.sites.append(site)
+        self._run.collapsed.append(site)
+
+    def _pyro_barrier(self, msg: Message) -> None:
+        (data,) = msg.args
+        if not isinstance(data, Delayed):
+            return
+        inside = state.stack.index(self)
+        frames = {id(frame) for frame in state.stack[inside:]}
+        with block_messengers(lambda frame: id(frame) in frames):
+            self._finish(draw=True)
+        msg.value = data.at(self._run.settled)
+        msg.done = True
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        result = super().__exit__(exc_type, exc, trace)
+        if exc_type is None:
+            self._finish()
+        return result
+
+    def _finish(self, draw: bool = False) -> None:
+        """Turns all sites so far into factors, and draws them if asked to."""
+        sites: list[CollapsedSite] = []
+        for site in self._run.sites:
+            if site.is_latent or delayed_parameters(site.fn):
+                sites.append(site)
+            else:
+                emit_observed(site)
+        for integral in collapsed(sites, homes(sites, self.trace)):
+            emit(integral, sites)
+            if draw:
+                if integral.discrete:
+                    raise ModelError(
+                        f"barrier is to draw site {next(iter(integral.latents))!r}, whose posterior depends on "
+                        f"enumerated sites {sorted(integral.discrete)}. Draw these first, or leave barrier out."
+                    )
+                self._run.settled.update({name: value[0] for name, value in draws(integral, 1).items()})
+        self._run.sites = []
+
+
+def _refuse_settled(msg: Message, value: Delayed, settled: Collection[str]) -> None:
+    gone = [name for name in value.sites if name in settled]
+    if gone:
+        raise ModelError(
+            f"Site {msg.name!r} depends on the delayed value of site {gone[0]!r}, which was drawn at a barrier. Use "
+            "what barrier returned, and pass each value that is needed through a barrier."
+        )
+
+
+def _delayed(msg: Message) -> Delayed:
+    """The delayed value of a site, from what was drawn for it."""
+    probe = msg.value
+    if isinstance(probe, Delayed):
+        probe = probe.probe
+    fn = msg.plain_fn
+    event_dim = fn.event_dim
+    plates = {frame.dim for frame in msg.cond_indep_stack if frame.dim is not None}
+    rank = probe.dim() - event_dim
+    for place in range(rank):
+        if (
+            place - rank not in plates and probe.shape[place] > 1
+        ):  # It is one variable for all enumerated values.
+            probe = probe.narrow(place, 0, 1)
+    while probe.dim() > event_dim and probe.shape[0] == 1 and event_dim - probe.dim() not in plates:
+        probe = probe[0]
+    return Delayed.of_site(msg.name or "", probe, isinstance(innermost(fn), dist.Dirichlet))
+
+
+collapse = wrap(CollapseMessenger)

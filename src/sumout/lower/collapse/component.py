@@ -1,0 +1,363 @@
+"""Gaussian sites that depend on each other, integrated by one plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sumout.effects import CondIndepStackFrame
+from sumout.errors import ModelError
+from sumout.execute.gaussian import integrate
+from sumout.lower.collapse.gaussian import GaussianFactor, Member, factor_of, match, plates_of
+from sumout.lower.collapse.layout import extents
+from sumout.lower.collapse.sites import CollapsedSite
+from sumout.plan import FactorShape, Structure, make_plan
+from sumout.terms.gaussian import Quadratic, shifted
+
+
+class Moments(NamedTuple):
+    """The posterior of one delayed site, given the discrete variables.
+
+    Attributes:
+        names: the first dimensions: the component's batch, then plates.
+        mean: shape ``(*names, entries)``; the entries are those of the site's event, and before them those of the
+            plates that are written out.
+        covariance: ``(*names, entries, entries)``.
+    """
+
+    names: tuple[str, ...]
+    mean: Tensor
+    covariance: Tensor
+
+
+SAMPLES = "samples of the posterior"
+"""The name of the dimension along which samples run."""
+
+
+class States(NamedTuple):
+    """A number in each sample, such as the index of a discrete variable's state: shape ``(samples, *plates)``."""
+
+    values: Tensor
+    plates: tuple[str, ...]
+
+
+class Component(NamedTuple):
+    """Gaussian factors, and what is needed to plan their integral.
+
+    Attributes:
+        structure: real variables are dimensions of sizes by which they are told apart; the batch are the discrete
+            variables and the plates whose elements are problems of their own.
+        factors: one for each of the structure's.
+        real: the entries of each real variable.
+        written: the plates that are written out.
+    """
+
+    structure: Structure
+    factors: tuple[Quadratic, ...]
+    real: dict[str, int]
+    written: frozenset[str]
+
+    @property
+    def batch(self) -> tuple[str, ...]:
+        return self.structure.batch
+
+    def integral(self) -> Quadratic:
+        """What is left: ``form`` and ``rest`` of the batch's shape."""
+        form, rest = integrate(make_plan(self.structure), self.factors, self.real)
+        return Quadratic(form[..., 0, 0], rest)
+
+    def log_evidence(self) -> Tensor:
+        """The logarithm of the integral, of the batch's shape."""
+        form, rest = self.integral()
+        return rest - 0.5 * form
+
+    def moments(self) -> dict[str, Moments]:
+        """The posterior of each real variable.
+
+        The derivatives of the log-integral by a factor that is one give its first two moments. They are taken twice,
+        the second time of deviations from the means, so that a variance is no difference of large numbers.
+        """
+        names, means, _ = self._derivatives(self.factors)
+        batch = len(self.batch)
+        centers = {
+            name: mean.detach().mean(list(range(batch))) if batch else mean.detach()
+            for name, mean in means.items()
+        }
+        centered = [
+            Quadratic(shifted(factor.form, self._center(shape, centers)), factor.rest)
+            for shape, factor in zip(self.structure.factors, self.factors, strict=True)
+        ]
+        _, small, second = self._derivatives(centered)
+        return {
+            name: Moments(
+                names[name],
+                small[name] + centers[name],
+                second[name] - small[name].unsqueeze(-1) * small[name].unsqueeze(-2),
+            )
+            for name in self.real
+        }
+
+    def draws(
+        self, count: int, states: Mapping[str, States] = MappingProxyType({}), width: States | None = None
+    ) -> dict[str, tuple[tuple[str, ...], Tensor]]:
+        """Joint samples of all real variables, all at once.
+
+        Noise that has each factor's precision as its covariance is added to its information vector; the posterior mean
+        is then a sample (Papandreou and Yuille, *Gaussian sampling by local perturbations*, 2010).
+
+        Args:
+            count: how many.
+            states: of the discrete variables, in each sample.
+            width: what all standard deviations are multiplied by in each sample, in each element of some plates.
+
+        Returns:
+            For each variable its dimensions, and values of shape ``(count, *dimensions, entries)``.
+        """
+        chosen = self._in_states(count, states)
+        noisy = []
+        for shape, (form, rest) in zip(chosen.structure.factors, chosen.factors, strict=True):
+            values, vectors = torch.linalg.eigh(form[..., 1:, 1:].detach())
+            noise = torch.randn_like(values) * values.clamp(min=0.0).sqrt()
+            if width is not None:
+                dims = [each for each in shape.inputs if each not in self.real]
+                noise = noise * _along(width, dims, noise.shape).unsqueeze(-1)
+            change = torch.zeros_like(form)
+            change[..., 0, 1:] = -(vectors @ noise.unsqueeze(-1)).squeeze(-1)
+            noisy.append(Quadratic(form.detach() + change + change.mT, rest.detach()))
+        names, means, _ = chosen._derivatives(noisy)
+        return {name: (names[name][1:], means[name].detach()) for name in self.real}
+
+    def _in_states(self, count: int, states: Mapping[str, States]) -> Component:
+        """The component with samples in the place of discrete variables: one for each element of a new batch."""
+        sizes = dict(self.structure.sizes)
+        shapes, factors = [], []
+        for shape, factor in zip(self.structure.factors, self.factors, strict=True):
+            dims = [each for each in shape.inputs if each not in self.real]
+            kept = [each for each in dims if each not in states]
+            plates = list(
+                dict.fromkeys(
+                    [*kept, *[plate for each in dims if each in states for plate in states[each].plates]]
+                )
+            )
+            index = []
+            for each in dims:
+                if each in states:
+                    chosen, of = states[each]
+                    order = [0, *[1 + of.index(plate) for plate in plates if plate in of]]
+                    extent = [sizes[plate] if plate in of else 1 for plate in plates]
+                    index.append(chosen.permute(order).reshape([count, *extent]))
+                else:
+                    place = plates.index(each)
+                    index.append(
+                        torch.arange(sizes[each], device=factor.rest.device).reshape(
+                            [1, *[-1 if other == place else 1 for other in range(len(plates))]]
+                        )
+                    )
+            extent = [count, *[sizes[plate] for plate in plates]]
+            form, rest = factor
+            if index:
+                form, rest = form[tuple(index)], rest[tuple(index)]
+            form = form.expand([*extent, *form.shape[-2:]])
+            factors.append(Quadratic(form, rest.expand(extent)))
+            names = [each for each in shape.inputs if each in self.real]
+            shapes.append(shape._replace(inputs=(SAMPLES, *plates, *names)))
+        codes = _codes(set(self.real.values()), {count, *sizes.values()})
+        batch = (SAMPLES, *[each for each in self.batch if each not in states])
+        structure = self.structure._replace(
+            factors=tuple(shapes),
+            sizes=(
+                (SAMPLES, count),
+                *[
+                    each
+                    for each in self.structure.sizes
+                    if each[0] not in states and each[0] not in self.real
+                ],
+                *[(name, codes[size]) for name, size in self.real.items()],
+            ),
+            batch=batch,
+        )
+        return self._replace(structure=structure, factors=tuple(factors))
+
+    def _center(self, shape: FactorShape, centers: Mapping[str, Tensor]) -> Tensor:
+        """The centers of a factor's variables side by side, with its dimensions."""
+        ordinals = dict(self.structure.variables)
+        sizes = dict(self.structure.sizes)
+        dims = [each for each in shape.inputs if each not in self.real]
+        parts = []
+        for name in shape.inputs:
+            if name in self.real:
+                center = centers[name]
+                home = sorted(ordinals[name])
+                center = center.permute(
+                    [*[home.index(each) for each in dims if each in home], center.dim() - 1]
+                )
+                center = center.reshape(
+                    [sizes[each] if each in home else 1 for each in dims] + [self.real[name]]
+                )
+                parts.append(center.expand([*[sizes[each] for each in dims], self.real[name]]))
+        return torch.cat(parts, -1)
+
+    def _derivatives(
+        self, factors: Sequence[Quadratic]
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, Tensor], dict[str, Tensor]]:
+        """For each variable its dimensions, and its first and second moments."""
+        plan = make_plan(self.structure, tuple(self.real))
+        sizes = dict(self.structure.sizes)
+        like = factors[0].rest
+        keep = (
+            any(each.form.requires_grad or each.rest.requires_grad for each in factors)
+            and torch.is_grad_enabled()
+        )
+        given = len(self.structure.factors)
+        with torch.enable_grad():
+            tables = list(factors)
+            for probe in plan.probes:
+                shape = [sizes[each] for each in probe.inputs if each not in self.real]
+                size = 1 + sum([self.real[each] for each in probe.inputs if each in self.real])
+                form = like.new_zeros([*shape, size, size], requires_grad=True)
+                tables.append(Quadratic(form, like.new_zeros(shape)))
+            places = {name: dict(plan.readouts)[name] for name in self.real}
+            forms = []
+            for place in places.values():
+                if (
+                    place < given
+                ):  # A factor of the structure over this variable alone shows its moments, too.
+                    form = tables[place].form
+                    form = form if form.requires_grad else form.detach().requires_grad_()
+                    tables[place] = Quadratic(form, tables[place].rest)
+                forms.append(tables[place].form)
+            form, rest = integrate(plan, tables, self.real)
+            total = (rest - 0.5 * form[..., 0, 0]).sum()
+            found = torch.autograd.grad(total, forms, create_graph=keep)
+        names, first, second = {}, {}, {}
+        shapes = [*self.structure.factors, *plan.probes]
+        for (name, place), each in zip(places.items(), found, strict=True):
+            dims = [dim for dim in shapes[place].inputs if dim not in self.real]
+            wanted = [*self.batch, *[dim for dim in dims if dim not in self.batch]]
+            moments = -(each + each.mT).permute([*[dims.index(dim) for dim in wanted], -2, -1])
+            names[name] = tuple(wanted)
+            first[name], second[name] = moments[..., 0, 1:], moments[..., 1:, 1:]
+        return names, first, second
+
+
+def _along(states: States, dims: Sequence[str], shape: Sequence[int]) -> Tensor:
+    """Numbers in each sample and element of plates, as a tensor that broadcasts along ``dims``, samples first."""
+    found, plates = states
+    found = found.permute([0, *[1 + plates.index(each) for each in dims if each in plates]])
+    return found.reshape(
+        [shape[0], *[shape[place] if each in plates else 1 for place, each in enumerate(dims) if place]]
+    )
+
+
+def component(
+    members: Sequence[Member],
+    latents: Mapping[str, CollapsedSite],
+    discrete: Mapping[str, frozenset[str]],
+    kept: frozenset[str] = frozenset(),
+) -> Component:
+    """The factors of sites that depend on each other.
+
+    Args:
+        members: the sites.
+        latents: the delayed sites among them, by name.
+        discrete: the plates of each enumerated site.
+        kept: plates, in which all delayed sites live, whose elements are problems of their own.
+
+    Raises:
+        ModelError: if an enumerated site lives in a plate that a delayed site does not, whose integral would tie all
+            of the plate's elements together; or elements of a subsample are used together.
+    """
+    written = frozenset(plate for each in members for plate in plates_of(each) if match(each, plate) is None)
+    frames = {
+        frame.name: frame for latent in latents.values() for frame in latent.inner if frame.dim is not None
+    }
+    for plate in sorted(written & frames.keys()):
+        if frames[plate].scale != 1.0:
+            raise ModelError(
+                f"Plate {plate!r} is a subsample, and elements of delayed sites in it are used together, which has no "
+                "meaning for the elements that are left out. Take the whole plate."
+            )
+    factors = [factor_of(each, latents, written, frozenset()) for each in members]
+    ordinals = {
+        name: frozenset(extents(latent)) & latent.inner_plates - written for name, latent in latents.items()
+    }
+    inner = frozenset(frame.name for each in members for frame in each.site.inner)
+    chosen = sorted({name for factor in factors for name in factor.names if name in discrete})
+    homes = inner & kept.union(*[discrete[each] for each in chosen])
+    for name, ordinal in sorted(ordinals.items()):
+        if not homes <= ordinal:
+            plate = sorted(homes - ordinal)[0]
+            raise tied(name, next(each for each in chosen if plate in discrete[each]), plate)
+    if homes:
+        factors = [factor_of(each, latents, written, homes) for each in members]
+        ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
+    return _assembled(factors, latents, ordinals, written, frames)
+
+
+def tied(latent: str, site: str, plate: str) -> ModelError:
+    """What to say of an integral over something that an enumerated site in a plate depends on."""
+    return ModelError(
+        f"Site {latent!r} is integrated out, and what depends on it also depends on site {site!r}, which is summed out "
+        f"in plate {plate!r}: the integral ties all elements of the plate together, and has a term for each of their "
+        f"joint values. Leave site {latent!r} to a guide or to sampling: infer={{'collapse': False}}."
+    )
+
+
+def _assembled(
+    factors: Sequence[GaussianFactor],
+    latents: Mapping[str, CollapsedSite],
+    ordinals: Mapping[str, frozenset[str]],
+    written: frozenset[str],
+    frames: Mapping[str, CondIndepStackFrame],
+) -> Component:
+    plates = frozenset().union(*ordinals.values())
+    sizes = {
+        name: factor.quadratic.rest.shape[place]
+        for factor in factors
+        for place, name in enumerate(factor.names)
+    }
+    real = {}
+    for name, latent in latents.items():
+        real[name] = latent.event_size
+        for plate, (_, size) in extents(latent).items():
+            if plate in written:
+                real[name] *= size
+            else:
+                sizes.setdefault(plate, size)
+    batch = tuple(
+        dict.fromkeys([name for factor in factors for name in sorted(factor.names) if name not in plates])
+    )
+    codes = _codes(set(real.values()), set(sizes.values()))
+    shapes = tuple(
+        [
+            FactorShape(
+                (*each.names, *each.scope), frozenset().union(*[ordinals[name] for name in each.scope])
+            )
+            for each in factors
+        ]
+    )
+    structure = Structure(
+        shapes,
+        tuple([(name, size) for name, size in sizes.items() if name in plates or name in batch])
+        + tuple([(name, codes[size]) for name, size in real.items()]),
+        tuple([(name, ordinals[name]) for name in real]),
+        tuple([(name, frames[name].scale) for name in sorted(plates)]),
+        batch,
+    )
+    return Component(structure, tuple([factor.quadratic for factor in factors]), real, written)
+
+
+def _codes(entries: set[int], taken: set[int]) -> dict[int, int]:
+    """Sizes by which a planner tells real variables from other dimensions; about as large as their extent."""
+    codes: dict[int, int] = {}
+    code = 1
+    for extent in sorted(entries):
+        code = max(code + 1, extent + 1)
+        while code in taken:
+            code += 1
+        codes[extent] = code
+    return codes

@@ -1,0 +1,250 @@
+"""Stars: one delayed site with conjugate observations, whose natural coordinates add up.
+
+Each observation says which element of the delayed site its parameter is a multiple of. So whatever the plates, what
+it adds to the natural coordinates is added at that element.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sumout.distributions.conjugacy import FAMILIES, INVERSE, LIKELIHOODS, Family, Rule
+from sumout.distributions.families import innermost
+from sumout.effects.delayed import Delayed, Link
+from sumout.errors import ModelError
+from sumout.lower.collapse.normal import own_mask
+from sumout.lower.collapse.sites import CollapsedSite
+
+
+class Arm(NamedTuple):
+    """A site that is conjugate to a delayed one: by which rule, and through which link."""
+
+    site: CollapsedSite
+    rule: Rule
+    link: Link
+    complement: bool
+
+
+def arm_of(site: CollapsedSite, latents: Mapping[str, CollapsedSite]) -> Arm | None:
+    """How a site is conjugate to the one delayed site that it depends on; ``None`` if it is not."""
+    base = innermost(site.fn)
+    if isinstance(site.value, Delayed):
+        return None
+    found = None
+    for rules in {id(each): each for each in LIKELIHOODS.values()}.values():
+        for rule in rules.get(type(base), ()):
+            parameter = getattr(base, rule.name, None)
+            if not isinstance(parameter, Delayed) or parameter.unknown or len(parameter.links) != 1:
+                continue
+            (link,) = parameter.links
+            family = type(innermost(latents[link.site].fn))
+            if LIKELIHOODS.get(family) is not rules or link.terms != 1 or _others_delayed(base, rule.name):
+                continue
+            power = rule.power(base) if callable(rule.power) else rule.power
+            if family in INVERSE and power is not None:
+                power = -power
+            if power is None or not math.isclose(parameter.power, power, rel_tol=1e-6):
+                continue
+            const, coef = parameter.const, link.coef
+            direct = not bool((const != 0).any())
+            if not rule.scaled:
+                if direct and bool((coef == 1).all()):
+                    found = Arm(site, rule, link, False)
+                elif rule.complement and bool((const == 1).all()) and bool((coef == -1).all()):
+                    found = Arm(site, rule, link, True)
+            elif direct and bool((coef > 0).all()):
+                found = Arm(site, rule, link, False)
+    return found
+
+
+def _others_delayed(fn: Any, name: str) -> bool:
+    """Whether parameters besides the named one depend on delayed sites."""
+    names = [
+        each for each in getattr(type(fn), "arg_constraints", {}) if each not in (name, "logits", "probs")
+    ]
+    return any(isinstance(getattr(fn, each, None), Delayed) for each in names)
+
+
+class Star(NamedTuple):
+    """A delayed site with all its observations.
+
+    Attributes:
+        latent: the site.
+        names: the discrete variables that the natural coordinates depend on.
+        prior, posterior: natural coordinates, shape ``(*names, *batch of the site, *event)``.
+        base: what is left of the observations' densities, ``(*names, *batch of the site)``.
+    """
+
+    latent: CollapsedSite
+    names: tuple[str, ...]
+    prior: tuple[Tensor, ...]
+    posterior: tuple[Tensor, ...]
+    base: Tensor
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[type(innermost(self.latent.fn))]
+
+    def log_evidence(self) -> Tensor:
+        """For each element of the site's batch, shape ``(*names, *batch)``."""
+        normalizer = self.family.log_normalizer
+        return normalizer(self.posterior) - normalizer(self.prior) + self.base
+
+
+def star(latent: CollapsedSite, arms: Sequence[Arm], more: Sequence[Rows] = ()) -> Star:
+    """Adds up what a site's observations say, and whatever else adds to its natural coordinates.
+
+    Raises:
+        ModelError: for a delayed site that is itself masked or scaled.
+    """
+    family = FAMILIES[type(innermost(latent.fn))]
+    _refuse_power(latent)
+    event = family.event_dim
+    extra = len(latent.fn.event_shape) - event
+    batch = latent.value.shape[: latent.value.dim() - event]
+    count = batch.numel()
+    natural = [_named(latent, each, extra, event) for each in family.natural(innermost(latent.fn))]
+    rows = [*[rows_of(arm, latent, event) for arm in arms], *more]
+    sizes: dict[str, int] = {}
+    for each in natural:
+        sizes.update(each.sizes)
+    for row in rows:
+        sizes.update(row.sizes)
+    names = tuple(sizes)
+    lead = tuple(sizes.values())
+    prior = tuple([each.spread(names, lead, batch, event) for each in natural])
+    total = math.prod(lead)
+    sums = [each.reshape(total * count, *each.shape[len(lead) + len(batch) :]) for each in prior]
+    base = prior[0].new_zeros(total * count)
+    for row in rows:
+        index = row.positions(names, sizes, count)
+        parts = [row.along(part, names, sizes) for part in row.natural]
+        sums = [
+            each.index_add(0, index, part.reshape(-1, *each.shape[1:]))
+            for each, part in zip(sums, parts, strict=True)
+        ]
+        base = base.index_add(0, index, row.along(row.base, names, sizes).reshape(-1))
+    posterior = tuple([each.reshape(before.shape) for each, before in zip(sums, prior, strict=True)])
+    return Star(latent, names, prior, posterior, base.reshape([*lead, *batch]))
+
+
+class _Named(NamedTuple):
+    """A tensor whose first dimensions are discrete variables; then come a batch and an event."""
+
+    sizes: dict[str, int]
+    data: Tensor
+
+    def spread(self, names: Sequence[str], lead: Sequence[int], batch: Sequence[int], event: int) -> Tensor:
+        """The tensor expanded to ``(*lead, *batch, *event)``."""
+        own = list(self.sizes)
+        data, rank = self.data, len(batch)
+        data = data.permute(
+            [*[own.index(each) for each in names if each in own], *range(len(own), data.dim())]
+        )
+        tail = data.shape[len(own) :]
+        inner = tail[: len(tail) - event]
+        inner = inner[max(0, len(inner) - rank) :]
+        shape = [self.sizes.get(each, 1) for each in names] + [1] * (rank - len(inner)) + list(inner)
+        ends = list(tail[len(tail) - event :])
+        return data.reshape(shape + ends).expand([*lead, *batch, *ends])
+
+
+def _named(site: CollapsedSite, x: Tensor, extra: int, event: int) -> _Named:
+    """A site's tensor with its enumerated dimensions in front; of what they were, dimensions of size one stay."""
+    rank = x.dim() - event - extra
+    found = site.enumerated(x.shape[: max(0, rank)])
+    sizes = {name: x.shape[place] for place, name in found}
+    places = [place for place, _ in found]
+    data = x.permute([*places, *[each for each in range(x.dim()) if each not in places]])
+    kept = [1 if place in places else x.shape[place] for place in range(x.dim())]
+    return _Named(sizes, data.reshape([*sizes.values(), *kept]))
+
+
+class Rows(NamedTuple):
+    """What single observations add, and where: discrete variables first, then all the rest as one dimension."""
+
+    sizes: dict[str, int]
+    element: Tensor
+    natural: tuple[Tensor, ...]
+    base: Tensor
+
+    def along(self, part: Tensor, names: Sequence[str], sizes: Mapping[str, int]) -> Tensor:
+        """A part repeated along the discrete variables that it does not depend on."""
+        own = list(self.sizes)
+        part = part.permute(
+            [*[own.index(each) for each in names if each in own], *range(len(own), part.dim())]
+        )
+        tail = part.shape[len(own) :]
+        part = part.reshape([self.sizes.get(each, 1) for each in names] + list(tail))
+        return part.expand([*[sizes[each] for each in names], *tail])
+
+    def positions(self, names: Sequence[str], sizes: Mapping[str, int], count: int) -> Tensor:
+        """The place of each row in the flattened natural coordinates."""
+        lead = [sizes[each] for each in names]
+        first = torch.arange(math.prod(lead), device=self.element.device).reshape([*lead, 1])
+        return (first * count + self.along(self.element, names, sizes)).reshape(-1)
+
+
+def rows_of(arm: Arm, latent: CollapsedSite, event: int) -> Rows:
+    site = arm.site
+    fn, value = innermost(site.fn), site.value
+    extra = len(site.fn.event_shape) - len(fn.event_shape)
+    coef = arm.link.coef[0]
+    element = arm.link.where[0]
+    if event:
+        element = element[..., 0].div(element.shape[-1], rounding_mode="floor")
+    told = arm.rule.likelihood(fn, value.to(coef.dtype), coef)
+    natural = tuple(reversed(told.natural)) if arm.complement else told.natural
+    power = site.weight
+    masks = [mask for mask in (site.mask, own_mask(site.fn)) if mask is not None and mask is not True]
+    parts = [element, told.base, *[each.select(-1, 0) if event else each for each in natural]]
+    shapes = [tuple(each.shape) for each in parts]
+    shapes += [(*each.shape, *[1] * extra) for each in (*masks, power) if isinstance(each, Tensor)]
+    rank = max(len(shape) for shape in shapes) - extra
+    plates = [1] * max(rank, -min(site.frames, default=0))
+    for dim, frame in site.frames.items():
+        plates[dim] = frame.size
+    shapes.append((*plates, *[1] * extra))
+    full = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    found = site.enumerated(full[: len(full) - extra])
+    places = [place for place, _ in found]
+    order = [*places, *[each for each in range(len(full)) if each not in places]]
+    sizes = {name: full[place] for place, name in found}
+    times = 1.0
+    own = {frame.name for frame in latent.inner}
+    for frame in site.inner:
+        if frame.dim is not None and frame.name not in own:
+            times *= frame.scale
+
+    def flat(x: Tensor, tail: int = 0) -> Tensor:
+        ends = list(x.shape[x.dim() - tail :])
+        x = x.expand([*full, *ends])
+        for mask in masks:
+            here: Any = (
+                mask.reshape([*mask.shape, *[1] * (extra + tail)]) if isinstance(mask, Tensor) else mask
+            )
+            x = torch.where(here, x, 0.0) if isinstance(mask, Tensor) else x * 0.0
+        if isinstance(power, Tensor):
+            x = x * power.reshape([*power.shape, *[1] * (extra + tail)])
+        elif power * times != 1.0:
+            x = x * (power * times)
+        x = x.permute([*order, *range(len(full), x.dim())])
+        return x.reshape([*sizes.values(), -1, *ends])
+
+    positions = element.expand(full).permute(order).reshape([*sizes.values(), -1])
+    return Rows(sizes, positions, tuple([flat(each, event) for each in natural]), flat(told.base))
+
+
+def _refuse_power(latent: CollapsedSite) -> None:
+    weight = latent.weight
+    if latent.mask is None and own_mask(latent.fn) is True and isinstance(weight, float) and weight == 1.0:
+        return
+    raise ModelError(
+        f"Site {latent.name!r} is delayed, and masked or scaled: its prior is no distribution any more. Put mask and "
+        "scale around the observations only."
+    )

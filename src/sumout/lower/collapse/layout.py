@@ -1,0 +1,133 @@
+"""How the elements of delayed sites are matched with the elements of a site that depends on them.
+
+A site may use a delayed one element by element in the plates that they share (aligned), pick an element of a plate
+for each of its own (gathered), or mix a plate's elements (a sum, a difference of neighbours). In the first two cases
+the elements of the plate stay independent of each other; in the last the plate is written out: its elements become
+entries of one joint variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sumout.effects.delayed import Link
+from sumout.lower.collapse.sites import CollapsedSite
+
+Coordinates = dict[str, Tensor]
+"""For each plate of a delayed site, the element that each term of a link uses: shape ``(terms, *batch, *event)``."""
+
+
+class Use(NamedTuple):
+    """How a site uses one delayed site.
+
+    Attributes:
+        link: which elements, and the coefficients.
+        coordinates: their elements of plates.
+        event: their entry of the event, of the same shape.
+    """
+
+    link: Link
+    coordinates: Coordinates
+    event: Tensor
+
+
+def extents(site: CollapsedSite) -> dict[str, tuple[int, int]]:
+    """The plates of a delayed site: name -> (dimension, size), in the order of its dimensions."""
+    shape = site.value.shape
+    rank = len(shape) - len(site.fn.event_shape)
+    frames = site.frames
+    return {frames[dim].name: (dim, shape[rank + dim]) for dim in sorted(frames) if rank >= -dim}
+
+
+def use_of(link: Link, latent: CollapsedSite) -> Use:
+    """A link with its positions taken apart."""
+    shape = latent.value.shape
+    rank = len(shape) - len(latent.fn.event_shape)
+    rest = link.where.div(latent.event_size, rounding_mode="floor") if latent.event_size > 1 else link.where
+    event = link.where.remainder(latent.event_size) if latent.event_size > 1 else torch.zeros_like(link.where)
+    coordinates: Coordinates = {}
+    stride = 1
+    by_place = {rank + dim: name for name, (dim, _) in extents(latent).items()}
+    for place in reversed(range(rank)):
+        name = by_place.get(place)
+        if name is not None:
+            coordinates[name] = rest.div(stride, rounding_mode="floor").remainder(shape[place])
+        stride *= shape[place]
+    return Use(link, coordinates, event)
+
+
+def is_aligned(use: Use, plate: str, dim: int, event_dims: int) -> bool:
+    """Whether each element of the plate uses its own element of the delayed site; ``dim`` is the plate's."""
+    found = use.coordinates[plate]
+    axis = found.ndim - event_dims + dim
+    if axis < 1:
+        return False
+    own = torch.arange(found.shape[axis], device=found.device)
+    own = own.reshape([-1 if each == axis else 1 for each in range(found.ndim)])
+    return bool(((found == own) | (use.link.coef == 0)).all())
+
+
+def gathered(uses: Mapping[str, Use], plate: str, event_dims: int) -> Tensor | None:
+    """The one element of a plate that all delayed sites in it are used at, for each element of the batch.
+
+    Returns:
+        Shape ``batch``, or ``None`` if there is no such element.
+    """
+    common: Tensor | None = None
+    for use in uses.values():
+        found = use.coordinates.get(plate)
+        if found is None:
+            continue
+        flat = found.flatten(found.ndim - event_dims) if event_dims else found.unsqueeze(-1)
+        first = flat[0, ..., 0]
+        if not bool((flat == first.unsqueeze(-1)).all()):
+            return None
+        if common is not None and not torch.equal(common, first):
+            return None
+        common = first
+    return common
+
+
+def written_plates(site: CollapsedSite, written: Collection[str]) -> list[tuple[str, int]]:
+    """A site's plates that are written out, with their sizes, in the order of its entries: the slowest first."""
+    return [(plate, size) for plate, (_, size) in reversed(extents(site).items()) if plate in written]
+
+
+def in_shape(
+    site: CollapsedSite,
+    names: Sequence[str],
+    values: Tensor,
+    written: Collection[str],
+    entries: int | None = None,
+    lead: int = 0,
+) -> tuple[tuple[str, ...], Tensor]:
+    """What a component says of a site's entries, in the shape of the site's value.
+
+    Args:
+        site: the delayed site.
+        names: the dimensions of ``values`` behind the first ``lead``: discrete variables and plates.
+        values: shape ``(*lead, *names, entries)``, the entries those of the written plates' elements one by one.
+        written: the plates that are written out.
+        entries: how many an element has; those of its event, if ``None``.
+
+    Returns:
+        The discrete variables, and values of shape ``(*lead, *discrete, *batch of the site's value, entries)``.
+    """
+    entries = site.event_size if entries is None else entries
+    plates = extents(site)
+    inside = written_plates(site, written)
+    values = values.reshape([*values.shape[:-1], *[size for _, size in inside], entries])
+    all_names = [*names, *[plate for plate, _ in inside]]
+    discrete = [each for each in all_names if each not in plates]
+    ordered = sorted([each for each in all_names if each in plates], key=lambda each: plates[each][0])
+    order = [lead + all_names.index(each) for each in (*discrete, *ordered)]
+    values = values.permute([*range(lead), *order, values.dim() - 1])
+    shape = list(values.shape[: lead + len(discrete)])
+    batch = [1] * (site.value.dim() - len(site.fn.event_shape))
+    for each in ordered:
+        batch[plates[each][0]] = plates[each][1]
+    return tuple(discrete), values.reshape([*shape, *batch, entries])
