@@ -7,15 +7,18 @@ variables are rows and columns of the form, in the order in which the plan names
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sumout.errors import ModelError
+from sumout.errors import MemoryLimitError, ModelError
 from sumout.plan import EliminationPlan, Group, Rows
+from sumout.settings import settings
 from sumout.terms.gaussian import Quadratic, integrated
+from sumout.text import memory
 
 Names = tuple[str, ...]
 
@@ -34,12 +37,35 @@ def integrate(plan: EliminationPlan, factors: Sequence[Quadratic], real: Mapping
 
     Raises:
         ModelError: if an integral diverges, naming variables.
+        MemoryLimitError: before anything is allocated.
     """
+    _check_memory(plan, real, factors[0].form.element_size() if factors else 8)
     run = _Run(plan, factors, real)
     for group in plan.schedule.groups:
         run.results.append(run.result(group))
         run.outs.append(tuple([step.out for step in group.steps]))
     return run.total()
+
+
+def _check_memory(plan: EliminationPlan, real: Mapping[str, int], itemsize: int) -> None:
+    """Refuses integrals over joint forms that are too large."""
+    sizes = dict(plan.structure.sizes)
+    largest, names = 0, ()
+    for group in plan.schedule.groups:
+        joint = tuple(dict.fromkeys([name for dims in group.dims for name in dims[0]]))
+        entries = math.prod([sizes[each] for each in joint if each not in real])
+        entries *= group.rows * (1 + sum([real[each] for each in joint if each in real])) ** 2
+        if entries > largest:
+            largest, names = entries, joint
+    needed = 3 * largest * itemsize  # The operands, their sum, and what is left of it.
+    if needed > settings.memory_limit:
+        listed = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
+        raise MemoryLimitError(
+            f"Integrating continuous sites out needs {memory(needed)} and the limit is "
+            f"{memory(settings.memory_limit)}: a form over {listed} has {largest:,} entries. Discrete sites among "
+            "these are taken in all their joint values, as real variables are integrated out first: observe some, or "
+            "leave the continuous site to a guide, infer={'collapse': False}."
+        )
 
 
 class _Run:

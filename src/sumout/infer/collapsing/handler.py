@@ -118,6 +118,7 @@ class CollapseMessenger(TraceMessenger):
             return
         for value in delayed:
             _refuse_settled(msg, value, self._run.settled)
+        msg.infer.pop("_undrawable", None)  # What is drawn for a step of a chain is a probe only.
         msg.infer["_collapse"] = _Mark(self, msg)
         msg.infer["_do_not_trace"] = True
 

@@ -37,7 +37,7 @@ def posterior(integral: Integral, name: str, weights: Tensor | None = None) -> A
             names, parts = _of_star(solution.factor)
             kind = solution.factor.family.distribution
         else:
-            names, parts = _student(site, solution)
+            names, parts = _student(name, site, solution)
             kind = _student_of(site)
     elif isinstance(solution, Star):
         names, parts = _of_star(solution)
@@ -124,8 +124,10 @@ def _normal_of(site: CollapsedSite) -> Any:
     return make
 
 
-def _student(site: CollapsedSite, solution: CommonScale) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    names, (mean, covariance) = _of_moments(site, solution.gaussian.moments()[site.name], solution.gaussian)
+def _student(
+    name: str, site: CollapsedSite, solution: CommonScale
+) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+    names, (mean, covariance) = _of_moments(site, solution.gaussian.moments()[name], solution.gaussian)
     star = solution.factor
     shape, rate = star.posterior
     # To the discrete variables and the batch of the Gaussian site, which lives in all plates of the factor.

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sumout.distributions.families import innermost
+from sumout.effects.steps import is_lookback
 from sumout.errors import ModelError
+from sumout.lower.collapse.chains import single_steps
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
 from sumout.lower.collapse.component import Component, component, tied
 from sumout.lower.collapse.conjugate import Arm, Star, arm_of, star
@@ -90,12 +92,13 @@ def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
 
 def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]]) -> Integral:
     latents = {site.name: site for site in group if site.is_latent}
+    group = [site for site in group if not is_lookback(site.message)]
     normal = {site.name: normal_form(site.fn, site.value) for site in group}
     members = [(site, form) for site in group if (form := normal[site.name]) is not None]
     others = [site for site in group if normal[site.name] is None]
     if not others and all(form.unit is None for _, form in members):
         solved = component([member(site, form, latents) for site, form in members], latents, discrete)
-        return Integral(latents, solved.batch, solved.log_evidence(), solved)
+        return Integral(single_steps(latents), solved.batch, solved.log_evidence(), solved)
     arms = [arm for site in others if not site.is_latent and (arm := arm_of(site, latents)) is not None]
     unknown = [site for site in others if site.is_latent]
     if len(unknown) == 1 and len(arms) == len(others) - 1:

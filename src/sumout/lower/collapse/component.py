@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from sumout.effects import CondIndepStackFrame
+from sumout.effects.steps import names_in_loop
 from sumout.errors import ModelError
 from sumout.execute.gaussian import integrate
+from sumout.lower.collapse.chains import chains_of, single_steps, step_by_step
 from sumout.lower.collapse.gaussian import GaussianFactor, Member, factor_of, match, plates_of
 from sumout.lower.collapse.layout import extents
 from sumout.lower.collapse.sites import CollapsedSite
@@ -233,14 +235,21 @@ class Component(NamedTuple):
             form, rest = integrate(plan, tables, self.real)
             total = (rest - 0.5 * form[..., 0, 0]).sum()
             found = torch.autograd.grad(total, forms, create_graph=keep)
+        ordinals = dict(self.structure.variables)
         names, first, second = {}, {}, {}
         shapes = [*self.structure.factors, *plan.probes]
         for (name, place), each in zip(places.items(), found, strict=True):
             dims = [dim for dim in shapes[place].inputs if dim not in self.real]
+            for dim in [dim for dim in dims if dim not in self.batch and dim not in ordinals[name]]:
+                each = each.select(dims.index(dim), 0)  # All elements show the same.
+                dims.remove(dim)
             wanted = [*self.batch, *[dim for dim in dims if dim not in self.batch]]
             moments = -(each + each.mT).permute([*[dims.index(dim) for dim in wanted], -2, -1])
             names[name] = tuple(wanted)
-            first[name], second[name] = moments[..., 0, 1:], moments[..., 1:, 1:]
+            before = [other for other in shapes[place].inputs if other in self.real]
+            start = 1 + sum([self.real[other] for other in before[: before.index(name)]])
+            own = slice(start, start + self.real[name])
+            first[name], second[name] = moments[..., 0, own], moments[..., own, own]
         return names, first, second
 
 
@@ -272,6 +281,12 @@ def component(
             of the plate's elements together; or elements of a subsample are used together.
     """
     written = frozenset(plate for each in members for plate in plates_of(each) if match(each, plate) is None)
+    chains = chains_of(latents.values())
+    for plate in sorted(written & chains):
+        raise ModelError(
+            f"Steps of chain {plate!r} are used together, by a sum or a sequence of steps. Loop step by step: "
+            "markov(range(T)) without dim."
+        )
     frames = {
         frame.name: frame for latent in latents.values() for frame in latent.inner if frame.dim is not None
     }
@@ -285,6 +300,14 @@ def component(
     ordinals = {
         name: frozenset(extents(latent)) & latent.inner_plates - written for name, latent in latents.items()
     }
+    for plate in sorted(
+        chains
+        & frozenset().union(
+            *[discrete[name] for factor in factors for name in factor.names if name in discrete]
+        )
+    ):
+        (site,) = [name for name, latent in latents.items() if plate in extents(latent)][:1]
+        raise tied(site, next(name for name in discrete if plate in discrete[name]), plate)
     inner = frozenset(frame.name for each in members for frame in each.site.inner)
     chosen = sorted({name for factor in factors for name in factor.names if name in discrete})
     homes = inner & kept.union(*[discrete[each] for each in chosen])
@@ -295,6 +318,15 @@ def component(
     if homes:
         factors = [factor_of(each, latents, written, homes) for each in members]
         ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
+    if chains:
+        factors = step_by_step(factors, latents, chains)
+        ordinals = {
+            name: ordinals[of] - chains
+            for of, latent in latents.items()
+            for name in names_in_loop(latent.message)
+        }
+        latents = single_steps(latents)
+        ordinals = {name: ordinals[name] for name in latents}
     return _assembled(factors, latents, ordinals, written, frames)
 
 
@@ -321,9 +353,11 @@ def _assembled(
         for place, name in enumerate(factor.names)
     }
     real = {}
+    known: dict[int, dict[str, tuple[int, int]]] = {}  # Steps of a chain share one site.
     for name, latent in latents.items():
         real[name] = latent.event_size
-        for plate, (_, size) in extents(latent).items():
+        own = known.get(id(latent)) or known.setdefault(id(latent), extents(latent))
+        for plate, (_, size) in own.items():
             if plate in written:
                 real[name] *= size
             else:

@@ -1,0 +1,215 @@
+"""Random programs of Gaussian sites, against the integral of their plain joint density.
+
+The logarithm of a joint density that is Gaussian in the latent values is a quadratic function of them: its value, its
+gradient and its Hessian at one point, taken of plain runs at chosen values, give the evidence and the posterior.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+import sumout.distributions as dist
+from sumout import infer, plate, poutine, sample
+from sumout.infer.collapsing.draws import draws
+from sumout.infer.collapsing.posterior import posterior
+
+PLATES = {"p": (-1, 3), "q": (-2, 2)}
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One site: its plates, which earlier values it uses and how, and whether it is observed."""
+
+    name: str
+    plates: tuple[str, ...]
+    event: int
+    uses: tuple[tuple[str, str, float], ...]
+    observed: bool
+    mask: bool
+    scale: float
+    spread: float
+
+
+@st.composite
+def statements(draw: st.DrawFn) -> list[Statement]:
+    found: list[Statement] = []
+    for number in range(draw(st.integers(2, 6))):
+        latent = [each for each in found if not each.observed]
+        uses = []
+        if latent:
+            for each in draw(st.lists(st.sampled_from(latent), max_size=2, unique_by=lambda each: each.name)):
+                how = draw(st.sampled_from(["own", "sum", "pick", "roll"]))
+                uses.append((each.name, how, draw(st.sampled_from([-1.0, 0.5, 2.0]))))
+        observed = bool(uses) and draw(st.booleans())
+        found.append(
+            Statement(
+                f"{'y' if observed else 'x'}{number}",
+                tuple(draw(st.sets(st.sampled_from(sorted(PLATES))))),
+                draw(st.sampled_from([0, 0, 2])),
+                tuple(uses),
+                observed,
+                observed and draw(st.integers(0, 3)) == 0,
+                draw(st.sampled_from([1.0, 1.0, 2.0])) if observed else 1.0,
+                draw(st.sampled_from([0.5, 1.0, 3.0])),
+            )
+        )
+    return found
+
+
+def fitted(value: Any, source: Statement, goal: Statement, how: str) -> Any:
+    """An earlier value, of shape ``(*plates, *event)``, for use in the plates of a later site; without an event."""
+    if source.event:
+        value = value[..., 0] - 0.5 * value[..., 1]
+    for name, (dim, size) in PLATES.items():
+        if name not in source.plates:
+            continue
+        inside = name in goal.plates
+        if how == "roll" and inside:
+            value = value.roll(1, dim)
+        elif how == "sum" or (not inside and how != "pick"):
+            value = value.sum(dim, keepdim=True)
+        elif how == "pick":
+            value = value.index_select(dim, torch.tensor([size - 1]))
+    return value
+
+
+def make(program: list[Statement], seed: int) -> Callable[[], None]:
+    generator = torch.Generator().manual_seed(seed)
+    by_name = {each.name: each for each in program}
+    data = {each.name: torch.randn(2, 3, 2, generator=generator, dtype=torch.float64) for each in program}
+    kept = torch.rand(2, 3, generator=generator) < 0.6
+    own = {each.name: torch.randn(2, generator=generator, dtype=torch.float64) for each in program}
+
+    def run() -> None:
+        values: dict[str, Any] = {}
+        frames = {name: plate(name, size, dim=dim) for name, (dim, size) in PLATES.items()}
+        for each in program:
+            loc: Any = own[each.name][0]
+            for name, how, coef in each.uses:
+                loc = loc + coef * fitted(values[name], by_name[name], each, how)
+            shape = [size if name in each.plates else 1 for name, (_, size) in reversed(PLATES.items())]
+            loc = loc + torch.zeros(shape, dtype=torch.float64)
+            if not each.plates:
+                loc = loc.reshape(())
+            elif each.plates == ("p",):
+                loc = loc.reshape(-1)
+            fn: Any
+            if each.event:
+                tril = torch.tensor([[each.spread, 0.0], [0.3, 1.0]], dtype=torch.float64)
+                fn = dist.MultivariateNormal(loc.unsqueeze(-1) + own[each.name], scale_tril=tril)
+            else:
+                fn = dist.Normal(loc, each.spread)
+            obs = None
+            if each.observed:
+                obs = data[each.name][: shape[0], : shape[1], : max(1, each.event)]
+                obs = obs.reshape(fn.batch_shape + fn.event_shape)
+            mask: Any = True
+            if each.mask:
+                mask = kept[: shape[0], : shape[1]].reshape(fn.batch_shape)
+            contexts = [frames[name] for name in ("q", "p") if name in each.plates]
+            with poutine.scale(scale=each.scale), poutine.mask(mask=mask):
+                values[each.name] = inside(contexts, each.name, fn, obs)
+
+    return run
+
+
+def inside(contexts: list[Any], name: str, fn: Any, obs: Any) -> Any:
+    if not contexts:
+        return sample(name, fn, obs=obs)
+    with contexts[0]:
+        return inside(contexts[1:], name, fn, obs)
+
+
+class Quadratic:
+    """The joint density of a program as a function of all its latent values."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        sites = poutine.trace(run).get_trace().nodes
+        self.shapes = {
+            name: site.value.shape
+            for name, site in sites.items()
+            if site.type == "sample" and not site.is_observed and name.startswith("x")
+        }
+        self.run = run
+        size = sum(shape.numel() for shape in self.shapes.values())
+        zero = torch.zeros(size, dtype=torch.float64)
+        self.precision = -torch.autograd.functional.hessian(self.log_joint, zero)  # type: ignore[no-untyped-call]
+        point = zero.clone().requires_grad_()
+        value = self.log_joint(point)
+        (gradient,) = torch.autograd.grad(value, point)
+        self.covariance = torch.linalg.inv(self.precision)
+        self.mean = self.covariance @ gradient
+        self.log_evidence = (
+            value.detach()
+            + 0.5 * gradient @ self.mean
+            + 0.5 * size * math.log(2 * math.pi)
+            - 0.5 * torch.linalg.slogdet(self.precision)[1]
+        )
+
+    def log_joint(self, point: Tensor) -> Tensor:
+        data, start = {}, 0
+        for name, shape in self.shapes.items():
+            data[name] = point[start : start + shape.numel()].reshape(shape)
+            start += shape.numel()
+        total: Tensor = poutine.trace(poutine.condition(self.run, data=data)).get_trace().log_prob_sum()
+        return total
+
+    def of(self, name: str, vector: Tensor) -> Tensor:
+        start = 0
+        for each, shape in self.shapes.items():
+            if each == name:
+                return vector[start : start + shape.numel()].reshape(shape)
+            start += shape.numel()
+        raise KeyError(name)
+
+
+def integrals(run: Callable[[], None]) -> list[Any]:
+    sites = poutine.trace(poutine.collapse(run)).get_trace().nodes.values()
+    return [site.infer["_integral"] for site in sites if site.type == "sample" and site.infer.get("_integral")]
+
+
+@given(statements(), st.integers(0, 1000))
+@settings(max_examples=120)
+def test_evidence_and_posterior(program: list[Statement], seed: int) -> None:
+    run = make(program, seed)
+    exact = Quadratic(run)
+    torch.testing.assert_close(infer.log_evidence(poutine.collapse(run))(), exact.log_evidence, **EXACT)
+    deviation = exact.covariance.diagonal().sqrt()
+    for integral in integrals(run):
+        for name in integral.latents:
+            found = posterior(integral, name)
+            torch.testing.assert_close(found.mean, exact.of(name, exact.mean), **EXACT)
+            torch.testing.assert_close(found.stddev, exact.of(name, deviation), **EXACT)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_samples_have_the_posterior_s_moments(seed: int) -> None:
+    program = [
+        Statement("x0", (), 0, (), False, False, 1.0, 2.0),
+        Statement("x1", ("p",), 0, (("x0", "own", 2.0),), False, False, 1.0, 1.0),
+        Statement("x2", ("p", "q"), 2, (("x1", "own", 0.5),), False, False, 1.0, 1.0),
+        Statement("y3", ("q",), 0, (("x2", "sum", 0.5),), True, False, 1.0, 0.5),
+        Statement("y4", ("p", "q"), 0, (("x2", "own", 0.5),), True, True, 1.0, 0.5),
+    ]
+    run = make(program, seed)
+    exact = Quadratic(run)
+    torch.manual_seed(seed)
+    count = 20_000
+    (integral,) = integrals(run)
+    found = draws(integral, count)
+    flat = torch.cat([found[name].reshape(count, -1) for name in exact.shapes], -1) - exact.mean
+    # In units in which the samples are independent and standard normal.
+    white = flat @ torch.linalg.cholesky(exact.precision)
+    assert float(white.mean(0).abs().max() * math.sqrt(count)) < 4.5
+    spread = white.T @ white / count - torch.eye(white.shape[1], dtype=torch.float64)
+    assert float(spread.abs().max() * math.sqrt(count / 2)) < 5.0
