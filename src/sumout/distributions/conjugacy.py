@@ -111,30 +111,28 @@ def _multinomial(fn: Any, y: Tensor, c: Tensor) -> Observation:
 
 
 def _poisson(fn: Any, y: Tensor, c: Tensor) -> Observation:
-    return Observation((y, c.expand_as(y)), torch.xlogy(y, c) - torch.lgamma(y + 1))
+    return Observation((y, c), torch.xlogy(y, c) - torch.lgamma(y + 1))
 
 
 def _exponential(fn: Any, y: Tensor, c: Tensor) -> Observation:
-    return Observation((torch.ones_like(y), c * y), c.log().expand_as(y))
+    return Observation((torch.ones_like(y), c * y), c.log())
 
 
 def _gamma_rate(fn: Any, y: Tensor, c: Tensor) -> Observation:
     shape = fn.concentration
     base = shape * c.log() + torch.xlogy(shape - 1, y) - torch.lgamma(shape)
-    return Observation((shape.expand_as(base), (c * y).expand_as(base)), base)
+    return Observation((shape, c * y), base)
 
 
 def _inverse_gamma_rate(fn: Any, y: Tensor, c: Tensor) -> Observation:
     shape = fn.concentration
     base = shape * c.log() - torch.xlogy(shape + 1, y) - torch.lgamma(shape)
-    return Observation((shape.expand_as(base), (c / y).expand_as(base)), base)
+    return Observation((shape, c / y), base)
 
 
 def _normal_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
     square = 0.5 * ((y - fn.loc) / c) ** 2
-    return Observation(
-        (torch.full_like(square, 0.5), square), (-0.5 * math.log(2 * math.pi) - c.log()).expand_as(square)
-    )
+    return Observation((torch.full_like(square, 0.5), square), (-0.5 * math.log(2 * math.pi) - c.log()))
 
 
 def _log_normal_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
@@ -145,26 +143,24 @@ def _log_normal_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
 
 def _half_normal_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
     square = 0.5 * (y / c) ** 2
-    return Observation(
-        (torch.full_like(square, 0.5), square), (0.5 * math.log(2 / math.pi) - c.log()).expand_as(square)
-    )
+    return Observation((torch.full_like(square, 0.5), square), (0.5 * math.log(2 / math.pi) - c.log()))
 
 
 def _laplace_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
     distance = (y - fn.loc).abs() / c
-    return Observation((torch.ones_like(distance), distance), -(2 * c).log().expand_as(distance))
+    return Observation((torch.ones_like(distance), distance), -(2 * c).log())
 
 
 def _weibull_scale(fn: Any, y: Tensor, c: Tensor) -> Observation:
     shape = fn.concentration
     ratio = (y / c) ** shape
     base = shape.log() - shape * c.log() + torch.xlogy(shape - 1, y)
-    return Observation((torch.ones_like(ratio), ratio), base.expand_as(ratio))
+    return Observation((torch.ones_like(ratio), ratio), base)
 
 
 def _pareto_shape(fn: Any, y: Tensor, c: Tensor) -> Observation:
     excess = c * (y / fn.scale).log()
-    return Observation((torch.ones_like(excess), excess), (c.log() - y.log()).expand_as(excess))
+    return Observation((torch.ones_like(excess), excess), (c.log() - y.log()))
 
 
 class Rule(NamedTuple):

@@ -50,7 +50,8 @@ def integrate(plan: EliminationPlan, factors: Sequence[Quadratic], real: Mapping
 def _check_memory(plan: EliminationPlan, real: Mapping[str, int], itemsize: int) -> None:
     """Refuses integrals over joint forms that are too large."""
     sizes = dict(plan.structure.sizes)
-    largest, names = 0, ()
+    largest = 0
+    names: Names = ()
     for group in plan.schedule.groups:
         joint = tuple(dict.fromkeys([name for dims in group.dims for name in dims[0]]))
         entries = math.prod([sizes[each] for each in joint if each not in real])

@@ -175,11 +175,13 @@ class Quadratic:
 
 def integrals(run: Callable[[], None]) -> list[Any]:
     sites = poutine.trace(poutine.collapse(run)).get_trace().nodes.values()
-    return [site.infer["_integral"] for site in sites if site.type == "sample" and site.infer.get("_integral")]
+    return [
+        site.infer["_integral"] for site in sites if site.type == "sample" and site.infer.get("_integral")
+    ]
 
 
 @given(statements(), st.integers(0, 1000))
-@settings(max_examples=120)
+@settings(max_examples=100)
 def test_evidence_and_posterior(program: list[Statement], seed: int) -> None:
     run = make(program, seed)
     exact = Quadratic(run)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from torch import Tensor
+
 import sumout.distributions as dist
 from sumout.distributions.conjugacy import FAMILIES
 from sumout.distributions.families import innermost, is_distribution
@@ -192,6 +194,12 @@ def _delayed(msg: Message) -> Delayed:
     probe = msg.value
     if isinstance(probe, Delayed):
         probe = probe.probe
+    if type(probe) is not Tensor:
+        raise ModelError(
+            f"Site {msg.name!r} is integrated out, and so many enumerated sites are in sight that their joint values "
+            "have no room in one tensor. Leave the site to a guide or to sampling, infer={'collapse': False}, or put "
+            "collapse around the part of the program that it belongs to."
+        )
     fn = msg.plain_fn
     event_dim = fn.event_dim
     plates = {frame.dim for frame in msg.cond_indep_stack if frame.dim is not None}

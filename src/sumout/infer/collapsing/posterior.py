@@ -99,7 +99,7 @@ def _of_moments(
     blocks = _own_blocks(covariance, written, entries)
     chosen, mean = in_shape(site, names, mean, component.written)
     _, blocks = in_shape(site, names, blocks.flatten(-len(written) - 2), component.written, entries * entries)
-    return chosen, (mean, blocks.unflatten(-1, (entries, entries)))
+    return chosen, (mean, blocks.reshape([*blocks.shape[:-1], entries, entries]))
 
 
 def _own_blocks(covariance: Tensor, sizes: Sequence[int], entries: int) -> Tensor:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from sumout.distributions.families import innermost
+from sumout.effects.delayed import Delayed
 from sumout.effects.steps import is_lookback
 from sumout.errors import ModelError
+from sumout.lower.collapse.assembly import component, tied
 from sumout.lower.collapse.chains import single_steps
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
-from sumout.lower.collapse.component import Component, component, tied
-from sumout.lower.collapse.conjugate import Arm, Star, arm_of, star
+from sumout.lower.collapse.component import Component
+from sumout.lower.collapse.conjugate import Star, arm_of, star
 from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents
-from sumout.lower.collapse.normal import normal_form
+from sumout.lower.collapse.normal import NormalForm, normal_form
 from sumout.lower.collapse.parameters import delayed_parameters
 from sumout.lower.collapse.sites import CollapsedSite
 
@@ -91,21 +95,24 @@ def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
 
 
 def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]]) -> Integral:
+    inner = frozenset(frame.name for site in group for frame in site.inner)
+    discrete = {name: plates & inner for name, plates in discrete.items()}
+    dtype = reduce(torch.promote_types, [site.dtype for site in group])
     latents = {site.name: site for site in group if site.is_latent}
     group = [site for site in group if not is_lookback(site.message)]
     normal = {site.name: normal_form(site.fn, site.value) for site in group}
     members = [(site, form) for site in group if (form := normal[site.name]) is not None]
     others = [site for site in group if normal[site.name] is None]
     if not others and all(form.unit is None for _, form in members):
-        solved = component([member(site, form, latents) for site, form in members], latents, discrete)
+        solved = component([member(site, form, latents, dtype) for site, form in members], latents, discrete)
         return Integral(single_steps(latents), solved.batch, solved.log_evidence(), solved)
     arms = [arm for site in others if not site.is_latent and (arm := arm_of(site, latents)) is not None]
     unknown = [site for site in others if site.is_latent]
     if len(unknown) == 1 and len(arms) == len(others) - 1:
         known = [arm for site, _ in members if (arm := arm_of(site, latents)) is not None]
         if len(known) == len(members):  # Each has the one delayed site as its scale, and nothing else.
-            return _of_star(star(unknown[0], [*arms, *known]), latents, discrete)
-        found = common_scale(members, arms, latents, discrete)
+            return _of_star(star(unknown[0], [*arms, *known], dtype), latents, discrete)
+        found = common_scale(members, arms, latents, discrete, dtype)
         if found is not None:
             return _of_star(found.factor, latents, discrete)._replace(solution=found)
     raise _not_conjugate(group, latents)
@@ -116,7 +123,7 @@ def _of_star(
 ) -> Integral:
     latent = solved.latent
     inner = latent.inner_plates
-    homes = frozenset().union(*[discrete[name] for name in solved.names]) & inner
+    homes = frozenset().union(*[discrete[name] for name in solved.names])
     own = extents(latent)
     missing = sorted(homes - own.keys())
     if missing:
@@ -163,7 +170,8 @@ def _not_conjugate(group: Sequence[CollapsedSite], latents: Mapping[str, Collaps
         parents = " and ".join(f"{name!r} ({type(innermost(latents[name].fn)).__name__})" for name in names)
         unknown = next((value.unknown for value in values if value.unknown), None)
         how = f" through {unknown!r}" if unknown else ""
-        if normal_form(site.fn, site.value) is not None or arm_of(site, latents) is not None:
+        form = normal_form(site.fn, site.value)
+        if arm_of(site, latents) is not None or (form is not None and _is_gaussian(form, latents)):
             continue
         return NotConjugateError(
             f"Site {site.name!r} ({family}) depends on the delayed site {parents}{how}, and their integral is not "
@@ -180,6 +188,12 @@ def _not_conjugate(group: Sequence[CollapsedSite], latents: Mapping[str, Collaps
     )
 
 
+def _is_gaussian(form: NormalForm, latents: Mapping[str, CollapsedSite]) -> bool:
+    """Whether all that a residual is made of is Gaussian itself."""
+    sites = form.residual.sites if isinstance(form.residual, Delayed) else ()
+    return all(normal_form(latents[name].fn, latents[name].value) is not None for name in sites)
+
+
 def _advice(names: Sequence[str], latents: Mapping[str, CollapsedSite]) -> str:
     from sumout.distributions.conjugacy import LIKELIHOODS
 
@@ -189,6 +203,3 @@ def _advice(names: Sequence[str], latents: Mapping[str, CollapsedSite]) -> str:
         known = ", ".join(f"{each.__name__}({options[0].name}=...)" for each, options in rules.items())
         return f"Known with {kind.__name__}: {known}, in the site's value or a multiple of it."
     return "Known with Normal and MultivariateNormal: the same families with an affine function of the value as loc."
-
-
-__all__ = ["Arm", "Integral", "NotConjugateError", "collapsed"]

@@ -17,7 +17,8 @@ import torch
 
 from sumout.distributions.conjugacy import INVERSE
 from sumout.distributions.families import innermost
-from sumout.lower.collapse.component import Component, component
+from sumout.lower.collapse.assembly import component
+from sumout.lower.collapse.component import Component
 from sumout.lower.collapse.conjugate import Arm, Rows, Star, star
 from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents, is_aligned, use_of
@@ -37,6 +38,7 @@ def common_scale(
     arms: Sequence[Arm],
     latents: Mapping[str, CollapsedSite],
     discrete: Mapping[str, frozenset[str]],
+    dtype: torch.dtype,
 ) -> CommonScale | None:
     """The integral of Gaussian sites with one unknown scale, or ``None`` where their scales differ otherwise.
 
@@ -45,6 +47,7 @@ def common_scale(
         arms: observations of that alone.
         latents: all delayed sites.
         discrete: the plates of each enumerated site.
+        dtype: in which to compute.
     """
     units = {form.unit.site for _, form in members if form.unit is not None}
     if len(units) != 1 or any(form.unit is None for _, form in members):
@@ -64,9 +67,11 @@ def common_scale(
         if not all(plate in dims and is_aligned(use, plate, dims[plate], events) for plate in plates):
             return None
     kept = frozenset(plates)
-    whole = component([member(site, form, gaussian) for site, form in members], gaussian, discrete, kept)
+    whole = component(
+        [member(site, form, gaussian, dtype) for site, form in members], gaussian, discrete, kept
+    )
     halved = component(
-        [member(site, _halved(form), gaussian) for site, form in members], gaussian, discrete, kept
+        [member(site, _halved(form), gaussian, dtype) for site, form in members], gaussian, discrete, kept
     )
     q, rest = whole.integral()
     # Half of every deviation is four times the precision: what log-determinants gain tells how many there are.
@@ -80,7 +85,7 @@ def common_scale(
     q, n, rest = [each.permute(order).reshape(shape) for each in (q, n, rest)]
     element = torch.arange(rest.shape[-1], device=rest.device).expand(rest.shape)
     more = Rows(lead, element, (0.5 * n, 0.5 * q), rest)
-    return CommonScale(star(latent, arms, [more]), whole)
+    return CommonScale(star(latent, arms, dtype, [more]), whole)
 
 
 def _halved(form: NormalForm) -> NormalForm:

@@ -9,14 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sumout.effects import CondIndepStackFrame
-from sumout.effects.steps import names_in_loop
-from sumout.errors import ModelError
 from sumout.execute.gaussian import integrate
-from sumout.lower.collapse.chains import chains_of, single_steps, step_by_step
-from sumout.lower.collapse.gaussian import GaussianFactor, Member, factor_of, match, plates_of
-from sumout.lower.collapse.layout import extents
-from sumout.lower.collapse.sites import CollapsedSite
 from sumout.plan import FactorShape, Structure, make_plan
 from sumout.terms.gaussian import Quadratic, shifted
 
@@ -90,7 +83,7 @@ class Component(NamedTuple):
             for name, mean in means.items()
         }
         centered = [
-            Quadratic(shifted(factor.form, self._center(shape, centers)), factor.rest)
+            Quadratic(shifted(factor.form, self._center(shape, names, centers)), factor.rest)
             for shape, factor in zip(self.structure.factors, self.factors, strict=True)
         ]
         _, small, second = self._derivatives(centered)
@@ -167,7 +160,7 @@ class Component(NamedTuple):
             factors.append(Quadratic(form, rest.expand(extent)))
             names = [each for each in shape.inputs if each in self.real]
             shapes.append(shape._replace(inputs=(SAMPLES, *plates, *names)))
-        codes = _codes(set(self.real.values()), {count, *sizes.values()})
+        codes = codes_of(set(self.real.values()), {count, *sizes.values()})
         batch = (SAMPLES, *[each for each in self.batch if each not in states])
         structure = self.structure._replace(
             factors=tuple(shapes),
@@ -184,16 +177,17 @@ class Component(NamedTuple):
         )
         return self._replace(structure=structure, factors=tuple(factors))
 
-    def _center(self, shape: FactorShape, centers: Mapping[str, Tensor]) -> Tensor:
+    def _center(
+        self, shape: FactorShape, names: Mapping[str, tuple[str, ...]], centers: Mapping[str, Tensor]
+    ) -> Tensor:
         """The centers of a factor's variables side by side, with its dimensions."""
-        ordinals = dict(self.structure.variables)
         sizes = dict(self.structure.sizes)
         dims = [each for each in shape.inputs if each not in self.real]
         parts = []
         for name in shape.inputs:
             if name in self.real:
                 center = centers[name]
-                home = sorted(ordinals[name])
+                home = names[name][len(self.batch) :]
                 center = center.permute(
                     [*[home.index(each) for each in dims if each in home], center.dim() - 1]
                 )
@@ -262,130 +256,7 @@ def _along(states: States, dims: Sequence[str], shape: Sequence[int]) -> Tensor:
     )
 
 
-def component(
-    members: Sequence[Member],
-    latents: Mapping[str, CollapsedSite],
-    discrete: Mapping[str, frozenset[str]],
-    kept: frozenset[str] = frozenset(),
-) -> Component:
-    """The factors of sites that depend on each other.
-
-    Args:
-        members: the sites.
-        latents: the delayed sites among them, by name.
-        discrete: the plates of each enumerated site.
-        kept: plates, in which all delayed sites live, whose elements are problems of their own.
-
-    Raises:
-        ModelError: if an enumerated site lives in a plate that a delayed site does not, whose integral would tie all
-            of the plate's elements together; or elements of a subsample are used together.
-    """
-    written = frozenset(plate for each in members for plate in plates_of(each) if match(each, plate) is None)
-    chains = chains_of(latents.values())
-    for plate in sorted(written & chains):
-        raise ModelError(
-            f"Steps of chain {plate!r} are used together, by a sum or a sequence of steps. Loop step by step: "
-            "markov(range(T)) without dim."
-        )
-    frames = {
-        frame.name: frame for latent in latents.values() for frame in latent.inner if frame.dim is not None
-    }
-    for plate in sorted(written & frames.keys()):
-        if frames[plate].scale != 1.0:
-            raise ModelError(
-                f"Plate {plate!r} is a subsample, and elements of delayed sites in it are used together, which has no "
-                "meaning for the elements that are left out. Take the whole plate."
-            )
-    factors = [factor_of(each, latents, written, frozenset()) for each in members]
-    ordinals = {
-        name: frozenset(extents(latent)) & latent.inner_plates - written for name, latent in latents.items()
-    }
-    for plate in sorted(
-        chains
-        & frozenset().union(
-            *[discrete[name] for factor in factors for name in factor.names if name in discrete]
-        )
-    ):
-        (site,) = [name for name, latent in latents.items() if plate in extents(latent)][:1]
-        raise tied(site, next(name for name in discrete if plate in discrete[name]), plate)
-    inner = frozenset(frame.name for each in members for frame in each.site.inner)
-    chosen = sorted({name for factor in factors for name in factor.names if name in discrete})
-    homes = inner & kept.union(*[discrete[each] for each in chosen])
-    for name, ordinal in sorted(ordinals.items()):
-        if not homes <= ordinal:
-            plate = sorted(homes - ordinal)[0]
-            raise tied(name, next(each for each in chosen if plate in discrete[each]), plate)
-    if homes:
-        factors = [factor_of(each, latents, written, homes) for each in members]
-        ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
-    if chains:
-        factors = step_by_step(factors, latents, chains)
-        ordinals = {
-            name: ordinals[of] - chains
-            for of, latent in latents.items()
-            for name in names_in_loop(latent.message)
-        }
-        latents = single_steps(latents)
-        ordinals = {name: ordinals[name] for name in latents}
-    return _assembled(factors, latents, ordinals, written, frames)
-
-
-def tied(latent: str, site: str, plate: str) -> ModelError:
-    """What to say of an integral over something that an enumerated site in a plate depends on."""
-    return ModelError(
-        f"Site {latent!r} is integrated out, and what depends on it also depends on site {site!r}, which is summed out "
-        f"in plate {plate!r}: the integral ties all elements of the plate together, and has a term for each of their "
-        f"joint values. Leave site {latent!r} to a guide or to sampling: infer={{'collapse': False}}."
-    )
-
-
-def _assembled(
-    factors: Sequence[GaussianFactor],
-    latents: Mapping[str, CollapsedSite],
-    ordinals: Mapping[str, frozenset[str]],
-    written: frozenset[str],
-    frames: Mapping[str, CondIndepStackFrame],
-) -> Component:
-    plates = frozenset().union(*ordinals.values())
-    sizes = {
-        name: factor.quadratic.rest.shape[place]
-        for factor in factors
-        for place, name in enumerate(factor.names)
-    }
-    real = {}
-    known: dict[int, dict[str, tuple[int, int]]] = {}  # Steps of a chain share one site.
-    for name, latent in latents.items():
-        real[name] = latent.event_size
-        own = known.get(id(latent)) or known.setdefault(id(latent), extents(latent))
-        for plate, (_, size) in own.items():
-            if plate in written:
-                real[name] *= size
-            else:
-                sizes.setdefault(plate, size)
-    batch = tuple(
-        dict.fromkeys([name for factor in factors for name in sorted(factor.names) if name not in plates])
-    )
-    codes = _codes(set(real.values()), set(sizes.values()))
-    shapes = tuple(
-        [
-            FactorShape(
-                (*each.names, *each.scope), frozenset().union(*[ordinals[name] for name in each.scope])
-            )
-            for each in factors
-        ]
-    )
-    structure = Structure(
-        shapes,
-        tuple([(name, size) for name, size in sizes.items() if name in plates or name in batch])
-        + tuple([(name, codes[size]) for name, size in real.items()]),
-        tuple([(name, ordinals[name]) for name in real]),
-        tuple([(name, frames[name].scale) for name in sorted(plates)]),
-        batch,
-    )
-    return Component(structure, tuple([factor.quadratic for factor in factors]), real, written)
-
-
-def _codes(entries: set[int], taken: set[int]) -> dict[int, int]:
+def codes_of(entries: set[int], taken: set[int]) -> dict[int, int]:
     """Sizes by which a planner tells real variables from other dimensions; about as large as their extent."""
     codes: dict[int, int] = {}
     code = 1

@@ -96,7 +96,7 @@ class Star(NamedTuple):
         return normalizer(self.posterior) - normalizer(self.prior) + self.base
 
 
-def star(latent: CollapsedSite, arms: Sequence[Arm], more: Sequence[Rows] = ()) -> Star:
+def star(latent: CollapsedSite, arms: Sequence[Arm], dtype: torch.dtype, more: Sequence[Rows] = ()) -> Star:
     """Adds up what a site's observations say, and whatever else adds to its natural coordinates.
 
     Raises:
@@ -108,8 +108,8 @@ def star(latent: CollapsedSite, arms: Sequence[Arm], more: Sequence[Rows] = ()) 
     extra = len(latent.fn.event_shape) - event
     batch = latent.value.shape[: latent.value.dim() - event]
     count = batch.numel()
-    natural = [_named(latent, each, extra, event) for each in family.natural(innermost(latent.fn))]
-    rows = [*[rows_of(arm, latent, event) for arm in arms], *more]
+    natural = [_named(latent, each.to(dtype), extra, event) for each in family.natural(innermost(latent.fn))]
+    rows = [*[rows_of(arm, latent, event, dtype) for arm in arms], *more]
     sizes: dict[str, int] = {}
     for each in natural:
         sizes.update(each.sizes)
@@ -190,7 +190,7 @@ class Rows(NamedTuple):
         return (first * count + self.along(self.element, names, sizes)).reshape(-1)
 
 
-def rows_of(arm: Arm, latent: CollapsedSite, event: int) -> Rows:
+def rows_of(arm: Arm, latent: CollapsedSite, event: int, dtype: torch.dtype) -> Rows:
     site = arm.site
     fn, value = innermost(site.fn), site.value
     extra = len(site.fn.event_shape) - len(fn.event_shape)
@@ -198,10 +198,15 @@ def rows_of(arm: Arm, latent: CollapsedSite, event: int) -> Rows:
     element = arm.link.where[0]
     if event:
         element = element[..., 0].div(element.shape[-1], rounding_mode="floor")
-    told = arm.rule.likelihood(fn, value.to(coef.dtype), coef)
+    masks = [mask for mask in (site.mask, own_mask(site.fn)) if mask is not None and mask is not True]
+    value = value.to(dtype)
+    for mask in masks:  # What is masked may be missing, and NaN.
+        if isinstance(mask, Tensor):
+            there = mask.reshape([*mask.shape, *[1] * len(site.fn.event_shape)])
+            value = torch.where(there, value, 1.0)
+    told = arm.rule.likelihood(fn, value, coef.to(dtype))
     natural = tuple(reversed(told.natural)) if arm.complement else told.natural
     power = site.weight
-    masks = [mask for mask in (site.mask, own_mask(site.fn)) if mask is not None and mask is not True]
     parts = [element, told.base, *[each.select(-1, 0) if event else each for each in natural]]
     shapes = [tuple(each.shape) for each in parts]
     shapes += [(*each.shape, *[1] * extra) for each in (*masks, power) if isinstance(each, Tensor)]

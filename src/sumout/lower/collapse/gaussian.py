@@ -43,9 +43,12 @@ class Member(NamedTuple):
     batch: tuple[int, ...]
     power: Tensor | float
     """What the log-density is multiplied by, of shape ``batch`` or a number: masks and scales."""
+    dtype: torch.dtype
 
 
-def member(site: CollapsedSite, form: NormalForm, latents: Mapping[str, CollapsedSite]) -> Member:
+def member(
+    site: CollapsedSite, form: NormalForm, latents: Mapping[str, CollapsedSite], dtype: torch.dtype
+) -> Member:
     """A site with the links of its residual taken apart."""
     event = tuple(site.fn.event_shape)
     events = len(event)
@@ -63,17 +66,15 @@ def member(site: CollapsedSite, form: NormalForm, latents: Mapping[str, Collapse
     uses = {}
     if isinstance(residual, Delayed):
         uses = {link.site: use_of(link, latents[link.site]) for link in residual.links}
-    return Member(
-        site, form._replace(residual=residual), uses, events, tuple(shape[: len(shape) - events]), power
-    )
+    batch = tuple(shape[: len(shape) - events])
+    return Member(site, form._replace(residual=residual), uses, events, batch, power, dtype)
 
 
 def _power(site: CollapsedSite) -> Tensor | float:
     power = site.weight
     for mask in (site.mask, own_mask(site.fn)):
         if isinstance(mask, Tensor):
-            dtype = site.value.dtype if site.value.is_floating_point() else torch.get_default_dtype()
-            power = mask.to(dtype) * power
+            power = mask.to(site.dtype) * power
         elif mask is False:
             power = power * 0.0
     return power
@@ -166,7 +167,10 @@ def _rows(
     """
     batch = member.batch
     residual, scale, scale_tril, log_jacobian, *_ = member.form
-    offset = residual.const if isinstance(residual, Delayed) else residual
+    offset = (residual.const if isinstance(residual, Delayed) else residual).to(member.dtype)
+    if isinstance(member.power, Tensor):  # What is masked may be missing, and NaN.
+        off = (member.power == 0).expand(batch)
+        offset = offset.masked_fill(off.reshape([*batch, *[1] * member.event_dims]), 0.0)
     rows = offset.shape[len(batch) :].numel()
     columns = [offset.reshape([*batch, rows, 1])]
     for name in scope:
@@ -177,15 +181,16 @@ def _rows(
                 place = place + entries * use.coordinates[plate]
                 entries *= size
         place = place.movedim(0, -1).reshape([*batch, rows, -1])
-        coef = use.link.coef.movedim(0, -1).reshape([*batch, rows, -1])
+        coef = use.link.coef.to(member.dtype).movedim(0, -1).reshape([*batch, rows, -1])
         columns.append(coef.new_zeros([*batch, rows, entries]).scatter_add(-1, place, coef))
     joint = torch.cat(columns, -1)
     if scale_tril is not None:
+        scale_tril = scale_tril.to(member.dtype)
         rows_of = torch.linalg.solve_triangular(scale_tril, joint, upper=False)
         logs = -scale_tril.diagonal(dim1=-2, dim2=-1).log()
     else:
         assert scale is not None
-        scale = scale.expand(offset.shape).reshape([*batch, rows])
+        scale = scale.to(member.dtype).expand(offset.shape).reshape([*batch, rows])
         rows_of = joint / scale.unsqueeze(-1)
         logs = -scale.log()
     logs = (logs - 0.5 * math.log(2 * math.pi)).expand([*batch, rows])

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sumout.distributions.families import innermost
 from sumout.effects import CondIndepStackFrame, Message
 from sumout.effects.delayed import Delayed
 from sumout.errors import PlateError
@@ -45,6 +46,16 @@ class CollapsedSite(NamedTuple):
         """Whether the site itself is delayed."""
         value = self.value
         return isinstance(value, Delayed) and not self.message.is_observed
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest floating type of its value and of the distribution's parameters."""
+        found = self.value.dtype if self.value.is_floating_point() else torch.get_default_dtype()
+        tensors = [each for each in vars(innermost(self.fn)).values() if isinstance(each, Tensor)]
+        for each in tensors:
+            if each.is_floating_point():
+                found = torch.promote_types(found, each.dtype)
+        return found
 
     @property
     def event_size(self) -> int:

@@ -1,0 +1,164 @@
+"""From Gaussian sites that depend on each other to a component: which plates are written out, or problems apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sumout.effects import CondIndepStackFrame
+from sumout.effects.steps import names_in_loop
+from sumout.errors import ModelError
+from sumout.lower.collapse.chains import chains_of, single_steps, step_by_step
+from sumout.lower.collapse.component import Component, codes_of
+from sumout.lower.collapse.gaussian import GaussianFactor, Member, factor_of, match, plates_of
+from sumout.lower.collapse.layout import extents
+from sumout.lower.collapse.sites import CollapsedSite
+from sumout.plan import FactorShape, Structure, make_plan
+from sumout.plan.outline import StuckError
+
+Ordinals = Mapping[str, frozenset[str]]
+
+
+def component(
+    members: Sequence[Member],
+    latents: Mapping[str, CollapsedSite],
+    discrete: Mapping[str, frozenset[str]],
+    kept: frozenset[str] = frozenset(),
+) -> Component:
+    """The factors of sites that depend on each other.
+
+    Plates whose elements are used together are written out, and where plates are crossed, the smallest that helps.
+
+    Args:
+        members: the sites.
+        latents: the delayed sites among them, by name.
+        discrete: the plates of each enumerated site.
+        kept: plates, in which all delayed sites live, whose elements are problems of their own.
+
+    Raises:
+        ModelError: if an enumerated site lives in a plate that a delayed site does not, whose integral would tie all
+            of the plate's elements together; or if elements of a subsample, of a plate around the collapsing context,
+            or steps of a vectorized chain are used together.
+    """
+    written = frozenset(plate for each in members for plate in plates_of(each) if match(each, plate) is None)
+    frames = {
+        frame.name: frame for latent in latents.values() for frame in latent.inner if frame.dim is not None
+    }
+    chains = chains_of(latents.values())
+    while True:
+        for plate in sorted(written):
+            _refuse_mixed(plate, frames, chains)
+        found = _component(members, latents, discrete, kept, written, frames)
+        try:
+            make_plan(found.structure)
+        except StuckError as stuck:
+            sizes = dict(found.structure.sizes)
+            written |= {min(sorted(stuck.plates), key=lambda each: sizes[each])}
+        else:
+            return found
+
+
+def _refuse_mixed(plate: str, frames: Mapping[str, CondIndepStackFrame], chains: frozenset[str]) -> None:
+    """Raises ``ModelError`` for a plate whose elements must not be used together."""
+    if plate in chains:
+        raise ModelError(
+            f"Steps of chain {plate!r} are used together, by a sum or a sequence of steps. Loop step by step: "
+            "markov(range(T)) without dim."
+        )
+    if plate not in frames:
+        raise ModelError(
+            f"Elements of plate {plate!r}, which is around the collapsing context, are used together by sites within "
+            "it. Put the plate inside, or collapse outside."
+        )
+    if frames[plate].scale != 1.0:
+        raise ModelError(
+            f"Plate {plate!r} is a subsample, and elements of delayed sites in it are used together, which has no "
+            "meaning for the elements that are left out. Take the whole plate."
+        )
+
+
+def _component(
+    members: Sequence[Member],
+    latents: Mapping[str, CollapsedSite],
+    discrete: Mapping[str, frozenset[str]],
+    kept: frozenset[str],
+    written: frozenset[str],
+    frames: Mapping[str, CondIndepStackFrame],
+) -> Component:
+    factors = [factor_of(each, latents, written, frozenset()) for each in members]
+    ordinals: Ordinals = {
+        name: frozenset(extents(latent)) & latent.inner_plates - written for name, latent in latents.items()
+    }
+    inner = frozenset(frame.name for each in members for frame in each.site.inner)
+    chosen = sorted({name for factor in factors for name in factor.names if name in discrete})
+    homes = inner & kept.union(*[discrete[each] for each in chosen])
+    chains = chains_of(latents.values())
+    for name, ordinal in sorted(ordinals.items()):
+        # The steps of a chain are tied together, whatever lives in them.
+        for plate in sorted((homes - ordinal) | (homes & chains)):
+            raise tied(
+                name, next(each for each in (*chosen, name) if plate in discrete.get(each, {plate})), plate
+            )
+    if homes:
+        factors = [factor_of(each, latents, written, homes) for each in members]
+        ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
+    if chains:
+        factors = step_by_step(factors, latents, chains)
+        steps = {each: of for of, latent in latents.items() for each in names_in_loop(latent.message)}
+        latents = single_steps(latents)
+        ordinals = {name: ordinals[steps[name]] - chains for name in latents}
+    return _assembled(factors, latents, ordinals, written, frames)
+
+
+def tied(latent: str, site: str, plate: str) -> ModelError:
+    """What to say of an integral over something that an enumerated site in a plate depends on."""
+    return ModelError(
+        f"Site {latent!r} is integrated out, and what depends on it also depends on site {site!r}, which is summed out "
+        f"in plate {plate!r}: the integral ties all elements of the plate together, and has a term for each of their "
+        f"joint values. Leave site {latent!r} to a guide or to sampling: infer={{'collapse': False}}."
+    )
+
+
+def _assembled(
+    factors: Sequence[GaussianFactor],
+    latents: Mapping[str, CollapsedSite],
+    ordinals: Mapping[str, frozenset[str]],
+    written: frozenset[str],
+    frames: Mapping[str, CondIndepStackFrame],
+) -> Component:
+    plates = frozenset().union(*ordinals.values())
+    sizes = {
+        name: factor.quadratic.rest.shape[place]
+        for factor in factors
+        for place, name in enumerate(factor.names)
+    }
+    real = {}
+    known: dict[int, dict[str, tuple[int, int]]] = {}  # Steps of a chain share one site.
+    for name, latent in latents.items():
+        real[name] = latent.event_size
+        own = known.get(id(latent)) or known.setdefault(id(latent), extents(latent))
+        for plate, (_, size) in own.items():
+            if plate in written:
+                real[name] *= size
+            else:
+                sizes.setdefault(plate, size)
+    batch = tuple(
+        dict.fromkeys([name for factor in factors for name in sorted(factor.names) if name not in plates])
+    )
+    codes = codes_of(set(real.values()), set(sizes.values()))
+    shapes = tuple(
+        [
+            FactorShape(
+                (*each.names, *each.scope), frozenset().union(*[ordinals[name] for name in each.scope])
+            )
+            for each in factors
+        ]
+    )
+    structure = Structure(
+        shapes,
+        tuple([(name, size) for name, size in sizes.items() if name in plates or name in batch])
+        + tuple([(name, codes[size]) for name, size in real.items()]),
+        tuple([(name, ordinals[name]) for name in real]),
+        tuple([(name, frames[name].scale) for name in sorted(plates)]),
+        batch,
+    )
+    return Component(structure, tuple([factor.quadratic for factor in factors]), real, written)
