@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from sumout.cli import main
+from sumout.cli import main, query
 from sumout.settings import settings
 
 DATA = Path(__file__).parents[1] / "data"
@@ -275,3 +275,25 @@ def test_a_real_process() -> None:
     assert run.returncode == 2
     assert run.stdout == ""
     assert run.stderr.count("\n") == 1
+
+
+def test_whoever_reads_may_stop(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("smoke\n" + "yes\n" * 20_000)
+    command = f"{sys.executable} -m sumout.cli query {ASIA} --csv {path} | head -n 1"
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert run.stdout.startswith("log_evidence,")
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes")]
+)
+def test_less_memory_than_was_thought(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(query, "run", fail)
+    result = sumout("query", ASIA)
+    assert result.exit_code == 1
+    assert_one_line(result, "out of memory", "--memory-limit")

@@ -30,6 +30,7 @@ from sumout.io import (
     parse_xmlbif,
     read_bif,
 )
+from sumout.io.source import read_text
 from sumout.io.write import format_uai, format_xmlbif
 
 DATA = Path(__file__).parents[1] / "data"
@@ -244,6 +245,10 @@ def test_damaged_networks(name: str, data: st.DataObject) -> None:
         ("hugin", "node a { states = (x y); } potential (a) { data = (0.5 0.5" + ")" * 200_000 + "; }"),
         ("dsl", "net x { a = " + "{ b = " * 200_000),
         ("xmlbif", "<BIF>" + "<NETWORK>" * 200_000),
+        ("uai", UAI.replace("0.25", "9" * 100_000 + ".25.")),
+        ("uai", UAI.replace("0.25", "9" * 100_000 + "x")),
+        ("bif", BIF.replace("0.01", "0." + "0" * 100_000 + "1")),
+        ("markov", MARKOV.replace("4e5", "4e" + "5" * 100_000)),
     ],
 )
 def test_what_asks_for_much_is_refused_soon(name: str, text: str) -> None:
@@ -251,6 +256,33 @@ def test_what_asks_for_much_is_refused_soon(name: str, text: str) -> None:
     with pytest.raises(ParseError, match="expected "):
         FORMATS[name][0]("huge", text)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_encodings(name: str, encoding: str, tmp_path: Path) -> None:
+    parse, text = FORMATS[name]
+    text = text.replace("smoke", "größe")
+    path = tmp_path / "x"
+    path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    found = parse("x", read_text(path))
+    assert dict(found.states) == dict(parse("x", text).states)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(place=st.integers(0, 10**6), byte=st.integers(0, 255), kept=st.integers(0, 10**6))
+def test_damaged_bytes(
+    tmp_path_factory: pytest.TempPathFactory, name: str, place: int, byte: int, kept: int
+) -> None:
+    parse, text = FORMATS[name]
+    raw = bytearray(text.encode())
+    raw[place % len(raw)] = byte
+    path = tmp_path_factory.getbasetemp() / "damaged bytes"
+    for each in (raw, raw[: kept % len(raw)]):
+        path.write_bytes(each)
+        found = outcome(parse, read_text(path))
+        if isinstance(found, Network):
+            check(found)
 
 
 EVIDENCE = ["3 1 0 2 1 0 1", "2\n1 0 1\n2 0 0 1 1\n", "a=x\nb=y\n", '{"a": "x", "b": 1}', "a,b\nx,\n,y\n"]

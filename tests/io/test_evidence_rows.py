@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sumout.errors import EvidenceError, ParseError
 from sumout.factors import FactorGraph
+from sumout.infer import log_evidence
 from sumout.io import (
     parse_evidence_csv,
     parse_evidence_samples,
@@ -33,7 +34,13 @@ def test_a_csv_file(tmp_path: Path) -> None:
     assert len(rows) == 3
     assert list(rows) == [{"wet": "yes", "rain": "no"}, {}, {"wet": "no"}]
     assert rows.lines == (2, 3, 5)
-    assert rows.indices(RAIN) == [{"wet": 1, "rain": 0}, {}, {"wet": 0}]
+    found = rows.columns(RAIN)
+    assert {name: column.tolist() for name, column in found.items()} == {
+        "wet": [1, -1, 0],
+        "rain": [0, -1, -1],
+    }
+    values = log_evidence(RAIN)(evidence=found).exp()
+    assert values.tolist() == pytest.approx([0.05, 1, 0.55], rel=0, abs=1e-6)
 
 
 def test_odd_cells() -> None:
@@ -72,7 +79,7 @@ def test_a_mistake_in_a_csv_file(text: str, line: int, words: str) -> None:
 )
 def test_an_unknown_name_or_state(text: str, words: str) -> None:
     with pytest.raises(EvidenceError, match=words):
-        parse_evidence_csv("x.csv", text).indices(RAIN)
+        parse_evidence_csv("x.csv", text).columns(RAIN)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,8 @@ def test_samples(text: str, samples: list[dict[str, int]], lines: tuple[int, ...
     rows = read_evidence_samples(path)
     assert list(rows) == samples
     assert rows.lines == lines
-    assert rows.indices(PAIR) == samples
+    columns = {name: column.tolist() for name, column in rows.columns(PAIR).items()}
+    assert columns == {name: [each.get(name, -1) for each in samples] for name in rows.names}
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 3), st.integers(0, 3), max_size=3), min_size=1, max_size=5))
@@ -132,7 +140,7 @@ def test_a_mistake_in_samples(text: str, line: int, words: str) -> None:
 
 def test_a_state_that_is_none() -> None:
     with pytest.raises(EvidenceError, match=r"x.evid:3: .*'0'.* 2"):
-        parse_evidence_samples("x.evid", "2\n1 0 1\n1 0 2").indices(PAIR)
+        parse_evidence_samples("x.evid", "2\n1 0 1\n1 0 2").columns(PAIR)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def main(context: click.Context, version: bool) -> None:
         click.echo(context.get_help())
 
 
-@main.command(cls=SpreadEvidence)
+@main.command(cls=SpreadEvidence, short_help="Answer a query about a network.")
 @click.argument("network", type=FILE)
 @evidence_options
 @click.option(
@@ -100,11 +100,13 @@ def query(
     "possible": false, its logarithms null.
     """
     form = one_format(form, as_json, as_uai)
-    from sumout.cli.network import Drawing, Numbers, Planning, ask
+    from sumout.cli.network import Drawing, Numbers, ask
     from sumout.cli.query import run
+    from sumout.plan import planning
     from sumout.settings import settings
 
-    with settings.override(memory_limit=memory_limit):
+    how = planning(orders=optimizers or None, time_limit=time_limit)
+    with settings.override(memory_limit=memory_limit), how:
         question = ask(
             network,
             evidence,
@@ -112,14 +114,13 @@ def query(
             csv_file,
             query,
             query_file,
-            Planning(optimizers, time_limit),
             Numbers(dtype, device),
             Drawing(samples, seed),
         )
         run(question, task, form, plan_only)
 
 
-@main.command(cls=SpreadEvidence)
+@main.command(cls=SpreadEvidence, short_help="Show a network's size, and what a query would cost.")
 @click.argument("network", type=FILE)
 @evidence_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -135,8 +136,10 @@ def info(
 ) -> None:
     """Show the size of NETWORK and what a query would cost, before anything is run."""
     from sumout.cli.info import run
-    from sumout.cli.network import Planning, ask
+    from sumout.cli.network import ask
+    from sumout.plan import planning
     from sumout.settings import settings
 
-    with settings.override(memory_limit=memory_limit):
-        run(ask(network, evidence, evidence_file, planning=Planning(optimizers, time_limit)), as_json)
+    how = planning(orders=optimizers or None, time_limit=time_limit)
+    with settings.override(memory_limit=memory_limit), how:
+        run(ask(network, evidence, evidence_file), as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from sumout.cli.options import EVIDENCE
-from sumout.errors import EvidenceError, GraphError, ParseError, SumoutError
+from sumout.errors import EvidenceError, GraphError, MissingExtraError, ParseError, SumoutError
 
 BAD_INPUT = 2
 NO_ANSWER = 1
@@ -38,15 +39,34 @@ class OneLineErrors(click.Group):
             _fail(error.format_message(), error.exit_code)
         except click.Abort:
             _fail("interrupted", 130)
-        except (ParseError, EvidenceError, GraphError) as error:
+        except (ParseError, EvidenceError, GraphError, MissingExtraError) as error:
             _fail(str(error), BAD_INPUT)
         except SumoutError as error:
-            _fail(str(error), NO_ANSWER)
-        except MemoryError:
-            _fail("out of memory", NO_ANSWER)
+            _fail(as_typed(str(error)), NO_ANSWER)
+        except (MemoryError, RuntimeError) as error:
+            if not (isinstance(error, MemoryError) or _is_lack_of_memory(error)):
+                raise
+            _fail("out of memory; a smaller --memory-limit makes it run in slices", NO_ANSWER)
+        except BrokenPipeError:  # whoever read the answer has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(NO_ANSWER)
         except OSError as error:
             _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def as_typed(message: str) -> str:
+    """A message of the library with the remedy as it is typed here.
+
+    >>> as_typed("Raise the limit: settings.override(memory_limit=...).")
+    'Raise the limit: --memory-limit.'
+    """
+    return message.replace("settings.override(memory_limit=...)", "--memory-limit")
+
+
+def _is_lack_of_memory(error: RuntimeError) -> bool:
+    """Whether torch, which need not be here to tell, could not allocate."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from sumout.errors import EvidenceError
 from sumout.factors import FactorGraph, resolve_evidence
+from sumout.factors.evidence import MISSING
 from sumout.io import EvidenceRows, parse_evidence, parse_evidence_samples, read_evidence_csv
 from sumout.io.evidence import State, is_uai
 from sumout.io.source import read_text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observed:
-    """What was observed.
+    """What was observed, once or many times.
 
     Attributes:
-        rows: node -> position of its state, for each observation.
+        columns: node -> positions of its state in each row, shape ``(count,)``; -1 where it was not observed.
+        count: how many rows there are.
         many: whether they came as a table, so that the answers are one, even if it has one row.
     """
 
-    rows: tuple[dict[str, int], ...]
+    columns: Mapping[str, Tensor]
+    count: int
     many: bool
+
+    @property
+    def always(self) -> frozenset[str]:
+        """The nodes that are observed in every row."""
+        return frozenset([name for name, column in self.columns.items() if not (column == MISSING).any()])
+
+    def rows(self) -> list[dict[str, int]]:
+        """Node -> position of its state, for each row."""
+        if not self.columns:
+            return [{} for _ in range(self.count)]
+        listed = zip(*[column.tolist() for column in self.columns.values()], strict=True)
+        return [
+            {name: state for name, state in zip(self.columns, row, strict=True) if state != MISSING}
+            for row in listed
+        ]
+
+    def part(self, rows: slice | Tensor) -> Observed:
+        """Some of the rows."""
+        count = len(torch.arange(self.count)[rows])
+        return Observed({name: column[rows] for name, column in self.columns.items()}, count, self.many)
 
 
 def gather(graph: FactorGraph, items: Sequence[str], file: str | None, csv_file: str | None) -> Observed:
@@ -39,37 +65,25 @@ def gather(graph: FactorGraph, items: Sequence[str], file: str | None, csv_file:
         ParseError: a file is malformed.
 
     >>> graph = FactorGraph.from_tables({"rain": (["rain"], [0.8, 0.2])}, states={"rain": ["no", "yes"]})
-    >>> gather(graph, ["rain=yes"], None, None)
-    Observed(rows=({'rain': 1},), many=False)
+    >>> gather(graph, ["rain=yes"], None, None).rows()
+    [{'rain': 1}]
     """
-    always: dict[str, int] = {}
+    always: list[tuple[str, State]] = []
     tables: list[EvidenceRows] = []
     if file is not None:
         text = read_text(file)
-        if is_uai(text):
-            samples = parse_evidence_samples(file, text)
-            if len(samples) == 1:
-                _add(graph, always, samples.indices(graph)[0], f"{file}: ")
-            else:
-                tables.append(samples)
+        samples = parse_evidence_samples(file, text) if is_uai(text) else None
+        if samples is not None and len(samples) > 1:
+            tables.append(samples)
         else:
-            for name, state in parse_evidence(file, text).items():
-                _add(graph, always, _index(graph, name, state))
+            always += parse_evidence(file, text).items()
     for item in items:
-        for name, state in pairs(graph.states, item):
-            _add(graph, always, _index(graph, name, state))
+        always += pairs(graph.states, item)
     if csv_file is not None:
         if tables:
             raise EvidenceError(f"{file} has {len(tables[0])} samples and {csv_file} rows: give one of them.")
         tables.append(read_evidence_csv(csv_file))
-    if not tables:
-        return Observed((always,), many=False)
-    rows = []
-    for found, line in zip(tables[0].indices(graph), tables[0].lines, strict=True):
-        row = dict(always)
-        _add(graph, row, found, f"{tables[0].path}:{line}: ")
-        rows.append(row)
-    return Observed(tuple(rows), many=True)
+    return _together(graph, _resolved(graph, always), tables[0] if tables else None)
 
 
 def pairs(states: Mapping[str, Sequence[str]], item: str) -> Iterator[tuple[str, str]]:
@@ -91,12 +105,36 @@ def pairs(states: Mapping[str, Sequence[str]], item: str) -> Iterator[tuple[str,
         yield name.strip(), state.strip()
 
 
-def _index(graph: FactorGraph, name: str, state: State) -> dict[str, int]:
-    return {each: int(index) for each, index in resolve_evidence(graph, {name: state}).items()}
-
-
-def _add(graph: FactorGraph, evidence: dict[str, int], found: Mapping[str, int], where: str = "") -> None:
-    for name, index in found.items():
+def _resolved(graph: FactorGraph, items: Iterable[tuple[str, State]]) -> dict[str, int]:
+    evidence: dict[str, int] = {}
+    for name, state in items:
+        index = resolve_evidence(graph, {name: state})[name]
+        assert isinstance(index, int)  # a node is in no plate
         if evidence.setdefault(name, index) != index:
-            both = " and ".join(repr(graph.states[name][each]) for each in (evidence[name], index))
-            raise EvidenceError(f"{where}The evidence gives {name!r} two states, {both}: give one.")
+            raise _two_states(graph, name, evidence[name], index)
+    return evidence
+
+
+def _together(graph: FactorGraph, always: Mapping[str, int], table: EvidenceRows | None) -> Observed:
+    """The rows of a table, each with what always holds."""
+    count = 1 if table is None else len(table)
+    columns = {} if table is None else table.columns(graph)
+    for name, state in always.items():
+        column = columns.get(name)
+        if column is not None:
+            other = (column != MISSING) & (column != state)
+            if other.any():
+                assert table is not None
+                row = int(other.nonzero()[0])
+                where = f"{table.path}:{table.lines[row]}: "
+                raise _two_states(graph, name, state, int(column[row]), where)
+        columns[name] = torch.full((count,), state)
+    seen = {name: column for name, column in columns.items() if (column != MISSING).any()}
+    if table is not None and not seen:  # a table of no columns would be no table
+        seen = {next(iter(graph.variables)): torch.full((count,), MISSING)}
+    return Observed(seen, count, table is not None)
+
+
+def _two_states(graph: FactorGraph, name: str, first: int, second: int, where: str = "") -> EvidenceError:
+    both = " and ".join(repr(graph.states[name][each]) for each in (first, second))
+    return EvidenceError(f"{where}The evidence gives {name!r} two states, {both}: give one.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,25 +12,23 @@ from rich.text import Text
 
 from sumout.cli import numbers, show
 from sumout.cli.network import Question
-from sumout.cli.solving import planned
-from sumout.plan import EliminationPlan
-from sumout.settings import settings
+from sumout.cli.plans import Planned, planned
+from sumout.cli.tasks import marginals
 from sumout.text import memory
 
 
 def run(question: Question, as_json: bool) -> None:
     """Plans a query of all marginals without running it, and prints the plan's cost."""
-    hidden = tuple(name for name in question.network.states if name not in question.evidence)
-    _, plan = planned(question, question.evidence, hidden)
-    found = measured(question, plan)
+    found = measured(question, planned(question, marginals.asks, backward=True, rows=False))
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
         return
     show.display(Text(question.title, style="bold"), show.facts(_lines(found)))
 
 
-def measured(question: Question, plan: EliminationPlan) -> dict[str, Any]:
+def measured(question: Question, planned: Planned) -> dict[str, Any]:
     """The network's and the plan's numbers."""
+    plan = planned.plan
     sizes = [len(states) for states in question.network.states.values()]
     entries = [table.size for _, table in question.network.tables.values()]
     return {
@@ -44,17 +42,20 @@ def measured(question: Question, plan: EliminationPlan) -> dict[str, Any]:
             "log10_joint": sum(map(math.log10, sizes)),
         },
         "factors": {"count": len(entries), "entries": sum(entries), "largest": max(entries, default=0)},
-        "treewidth_bound": plan.width,
+        "treewidth_bound": planned.width,
         "plan": {
             "order": plan.order,
             "steps": len(plan.steps),
             "flops": plan.flops,
             "largest": plan.largest,
             "largest_variables": list(plan.largest_dims),
-            "bytes": plan.bytes(),
-            "bytes_marginals": plan.bytes(backward=True),
+            "slices": plan.slices,
+            "sliced_variables": [name for name, _ in plan.sliced],
+            "seconds": plan.seconds(),
+            "bytes": planned.bytes,
+            "fits": planned.refusal is None,
         },
-        "memory_limit": settings.memory_limit,
+        "memory_limit": planned.limit,
     }
 
 
@@ -73,14 +74,17 @@ def _lines(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         f"the largest {numbers.amount(factors['largest'])}",
     )
     yield "treewidth bound", str(found["treewidth_bound"])
-    yield "plan", f"{plan['order']} order, {plan['steps']} steps"
-    yield "flops", numbers.amount(plan["flops"])
-    named = plan["largest_variables"]
-    shown = ", ".join(named[:12]) + (f", ... ({len(named)} in all)" if len(named) > 12 else "")
-    yield "largest table", f"{numbers.amount(plan['largest'])} entries" + (f" over {shown}" if named else "")
-    limit = found["memory_limit"]
-    over = ", MORE THAN THE LIMIT of " if plan["bytes_marginals"] > limit else "; the limit is "
-    yield (
-        "memory",
-        f"{memory(plan['bytes'])}, with marginals {memory(plan['bytes_marginals'])}{over}{memory(limit)}",
+    sliced = (
+        f", {plan['slices']:,} slices over {_some(plan['sliced_variables'])}" if plan["slices"] > 1 else ""
     )
+    yield "plan", f"{plan['order']} order, {plan['steps']} steps{sliced}"
+    yield "flops", f"{numbers.amount(plan['flops'])}, about {numbers.duration(plan['seconds'])}"
+    named = plan["largest_variables"]
+    over = f" over {_some(named)}" if named else ""
+    yield "largest table", f"{numbers.amount(plan['largest'])} entries{over}"
+    rule = "; the limit is " if plan["fits"] else ", MORE THAN THE LIMIT of "
+    yield "memory", f"{memory(plan['bytes'])}{rule}{memory(found['memory_limit'])}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")

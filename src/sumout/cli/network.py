@@ -1,8 +1,8 @@
-"""What both commands begin with: a network, evidence about it, and how to plan."""
+"""What both commands begin with: a network, evidence about it, and what is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +15,6 @@ from sumout.errors import EvidenceError, GraphError, nearest
 from sumout.factors import FactorGraph
 from sumout.io import Network, parse_network, read_query
 from sumout.io.source import read_text
-
-
-class Planning(NamedTuple):
-    """How the plan is to be found.
-
-    Attributes:
-        optimizers: the heuristics to try, keys of ``plan.ORDERS``; all if there is none.
-        time_limit: seconds after which no further heuristic is tried.
-    """
-
-    optimizers: tuple[str, ...] = ()
-    time_limit: float | None = None
 
 
 class Numbers(NamedTuple):
@@ -54,7 +42,6 @@ class Question:
         observed: what was observed, once or in many rows.
         asked: the nodes that are asked for.
         named: whether they were named; all are asked for otherwise.
-        planning: how to plan.
         drawing: how to sample.
     """
 
@@ -64,7 +51,6 @@ class Question:
     observed: Observed
     asked: tuple[str, ...]
     named: bool
-    planning: Planning
     drawing: Drawing
 
     @cached_property
@@ -75,10 +61,14 @@ class Question:
         device = self.graph.factors[0].data.device if self.graph.factors else "cpu"
         return torch.Generator(device).manual_seed(self.drawing.seed)
 
-    @property
+    @cached_property
     def evidence(self) -> dict[str, int]:
         """The one observation, or the first of the rows: node -> position of its state."""
-        return self.observed.rows[0] if self.observed.rows else {}
+        return next(iter(self.observed.part(slice(1)).rows()), {})
+
+    def hidden(self, observed: Collection[str]) -> tuple[str, ...]:
+        """The nodes that are asked for and not observed."""
+        return tuple([name for name in self.asked if name not in observed])
 
 
 def ask(
@@ -88,7 +78,6 @@ def ask(
     csv_file: str | None = None,
     query: Sequence[str] = (),
     query_file: str | None = None,
-    planning: Planning = Planning(),  # noqa: B008  (a tuple)
     numbers: Numbers = Numbers(),  # noqa: B008  (a tuple)
     drawing: Drawing = Drawing(),  # noqa: B008  (a tuple)
 ) -> Question:
@@ -104,7 +93,6 @@ def ask(
         observed,
         names or tuple(network.states),
         bool(names),
-        planning,
         drawing,
     )
 

@@ -53,3 +53,15 @@ def amount(value: float) -> str:
     ('12,345', '3e+12')
     """
     return f"{value:,}" if value < 10**9 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """A time in a unit that suits it.
+
+    >>> duration(0.000004), duration(0.25), duration(90), duration(86400 * 3)
+    ('4 µs', '250 ms', '90 s', '72 h')
+    """
+    for unit, name in ((3600, "h"), (1, "s"), (1e-3, "ms")):
+        if seconds >= 2 * unit or (unit == 1 and seconds >= 1):
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / 1e-6:.3g} µs"

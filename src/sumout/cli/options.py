@@ -36,19 +36,21 @@ def planning_options(function: _Function) -> _Function:
     memory_limit = click.option(
         "--memory-limit",
         type=Size(),
-        help="Refuse a plan that needs more, such as 4GiB. Default: most of the free memory.",
+        help="How much a query may take, such as 4GiB; it runs in slices, or is refused, if it needs more. "
+        "Default: most of the free memory.",
     )
     time_limit = click.option(
         "--time-limit",
         type=Seconds(),
-        help="Try no further heuristic after this time, such as 2s; the best plan so far is used.",
+        help="Search so long for a cheaper plan, such as 2s. Default: quick heuristics alone.",
     )
     optimizer = click.option(
         "--optimizer",
         "optimizers",
         type=Order(),
         multiple=True,
-        help="A heuristic to plan with, such as min_fill. Repeat it to try several. Default: all.",
+        help="A heuristic or search to plan with, such as min_fill, random or cotengra. Repeat it to try several. "
+        "Default: the best of a few quick ones.",
     )
     return optimizer(time_limit(memory_limit(function)))
 
@@ -56,9 +58,19 @@ def planning_options(function: _Function) -> _Function:
 def number_options(function: _Function) -> _Function:
     """What the tables are made of, and where."""
     dtype = click.option(
-        "--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True
+        "--dtype",
+        type=click.Choice(["float32", "float64"]),
+        default="float64",
+        show_default=True,
+        help="The precision that is computed in.",
     )
-    device = click.option("--device", type=Device(), default="cpu", show_default=True)
+    device = click.option(
+        "--device",
+        type=Device(),
+        default="cpu",
+        show_default=True,
+        help="Where it is computed: cpu, cuda, or cuda:1.",
+    )
     return device(dtype(function))
 
 

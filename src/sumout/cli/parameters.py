@@ -63,16 +63,17 @@ class Seconds(_Float):
 
 
 class Order(_Str):
-    """The name of a heuristic that orders the elimination; the planner is imported when one is given."""
+    """The name of a heuristic or search for a plan; the planner is imported when one is given."""
 
     name = "heuristic"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name, a key of ``plan.ORDERS``."""
-        from sumout.plan import ORDERS
+        """The name, a key of ``plan.ORDERS`` or ``plan.SEARCHES``."""
+        from sumout.plan import ORDERS, SEARCHES
 
-        if value not in ORDERS:
-            self.fail(f"{value!r} is not one of {', '.join(map(repr, ORDERS))}.", param, ctx)
+        if value not in ORDERS and value not in SEARCHES:
+            known = ", ".join(map(repr, (*ORDERS, *SEARCHES)))
+            self.fail(f"{value!r} is not one of {known}.", param, ctx)
         return str(value)
 
 

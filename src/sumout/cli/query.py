@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any
@@ -14,11 +15,20 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from sumout.cli import info, numbers, show
-from sumout.cli.network import Planning, Question
-from sumout.cli.solving import planned
+from sumout.cli.arguments import as_typed
+from sumout.cli.network import Question
+from sumout.cli.plans import planned
 from sumout.cli.tasks import TASKS
-from sumout.cli.tasks.task import Found, Task, common
+from sumout.cli.tasks.task import Found, Task, common, refuse_impossible
 from sumout.errors import ImpossibleEvidenceError
+from sumout.infer.rows.progress import Progress
+from sumout.settings import settings
+
+_ROWS = 2**14
+"""Rows that are answered and printed at once, at most: as many as the library's batches gain by, and more ..."""
+
+_SHARE = 16
+"""... but not so many that their answers take more than one part in this of the memory limit."""
 
 
 def run(question: Question, name: str, form: str | None, plan_only: bool) -> None:
@@ -37,12 +47,11 @@ def run(question: Question, name: str, form: str | None, plan_only: bool) -> Non
     elif question.observed.many:
         _print_rows(question, task, form or "csv", _answers(question, name, task))
     else:
-        _print_one(question, task, form or "table", task.answer(question, question.evidence))
+        _print_one(question, task, form or "table", _answer(question, task))
 
 
 def _check(question: Question, name: str, task: Task, form: str | None, plan_only: bool) -> None:
     """Refuses options that do not go together, before anything is computed."""
-    planning = plan_only or question.planning != Planning()
     if question.named and task.query == "none":
         problem = f"--query has no meaning here: the answer of --task {name} is about all nodes."
     elif not question.named and task.query == "needed":
@@ -51,8 +60,6 @@ def _check(question: Question, name: str, task: Task, form: str | None, plan_onl
         problem = "--query has no meaning here: an answer in UAI's format is about all nodes."
     elif form == "uai" and task.uai is None:
         problem = f"The competition's format has no answer of --task {name}."
-    elif planning and not task.takes_planning:
-        problem = f"--plan, --optimizer and --time-limit have no effect on --task {name}."
     elif plan_only and form not in (None, "table", "json"):
         problem = f"A plan is printed as text or as JSON, not as {form}."
     elif question.observed.many and not plan_only and form == "table":
@@ -62,21 +69,43 @@ def _check(question: Question, name: str, task: Task, form: str | None, plan_onl
     raise click.UsageError(problem)
 
 
+def _answer(question: Question, task: Task) -> Found:
+    try:
+        return task.answer(question, question.evidence)
+    except ImpossibleEvidenceError:
+        refuse_impossible()  # in the command's words
+        raise
+
+
 def _answers(question: Question, name: str, task: Task) -> Iterator[Found]:
     """The answer for each row of evidence; one of probability zero has nothing but that."""
-    for evidence in question.observed.rows:
-        try:
-            yield task.answer(question, evidence)
-        except ImpossibleEvidenceError:
-            yield common(name, question, evidence, -math.inf)
+    observed = question.observed
+    entries = 1 + sum(map(len, question.network.states.values()))
+    size = max(1, min(_ROWS, settings.memory_limit // _SHARE // (64 * entries)))
+    shown = not sys.stdout.isatty()  # where rows come to the terminal, they show themselves how far it is
+    with Progress("rows", observed.count, passes=task.passes, shown=shown) as progress:
+        for start in range(0, observed.count, size):
+            part = observed.part(slice(start, start + size))
+            if task.answers is not None and task.together(question):
+                yield from task.answers(question, part)
+                continue
+            for evidence in part.rows():
+                try:
+                    found = task.answer(question, evidence)
+                except ImpossibleEvidenceError:
+                    found = common(name, question, evidence, -math.inf)
+                progress.advance(1)
+                yield found
 
 
 def _print_plan(question: Question, task: Task, form: str | None) -> None:
-    _, plan = planned(question, question.evidence, task.read_out(question))
+    found = planned(question, task.asks, task.backward, task.answers is not None and task.together(question))
     if form == "json":
-        click.echo(json.dumps(info.measured(question, plan), allow_nan=False))
-    else:
-        click.echo(str(plan))
+        click.echo(json.dumps(info.measured(question, found), allow_nan=False))
+        return
+    click.echo(found.plan.explain())
+    if found.refusal is not None:
+        click.echo(f"\nThe query would be refused: {as_typed(found.refusal)}")
 
 
 def _print_one(question: Question, task: Task, form: str, found: Found) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
 import click
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,7 @@ from sumout.cli import numbers
 
 _BAR = 24  # characters of a bar for probability one
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_LINE = 200  # characters of a line in a file or a pipe
 
 
 def display(*parts: RenderableType) -> None:
@@ -27,8 +29,14 @@ def display(*parts: RenderableType) -> None:
         out.print(*parts, sep="\n")
         return
     text = StringIO()
-    Console(file=text, markup=False, emoji=False, highlight=False, width=200).print(*parts, sep="\n")
+    Console(file=text, markup=False, emoji=False, highlight=False, width=_LINE).print(*parts, sep="\n")
     click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def _width() -> int:
+    """Characters of a line of what ``display`` prints."""
+    out = Console()
+    return out.width if out.is_terminal else _LINE
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> Text:
@@ -84,11 +92,25 @@ def assignment(chosen: Mapping[str, str], evidence: Mapping[str, str]) -> Table:
     return table
 
 
-def columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Rows of states, a column for each node."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in names:
-        table.add_column(Text(name), overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+def columns(what: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[RenderableType]:
+    """Numbered rows of states with a column for each node, below one another where they are too many for a line."""
+    numbers = [what, *map(str, range(len(rows)))]
+    blocks: list[list[list[str]]] = []
+    room = -1
+    for place, name in enumerate(names):
+        column = [name, *[row[place] for row in rows]]
+        wide = max(map(cell_len, column)) + 2
+        if room < wide:
+            blocks.append([numbers])
+            room = _width() - max(map(len, numbers)) - 2
+        blocks[-1].append(column)
+        room -= wide
+    parts: list[RenderableType] = []
+    for block in blocks:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for heading, *_ in block:
+            table.add_column(Text(heading), overflow="fold")
+        for cells in list(zip(*block, strict=True))[1:]:
+            table.add_row(*map(Text, cells))
+        parts += [Text(""), table] if parts else [table]
+    return parts

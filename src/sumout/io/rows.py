@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from sys import intern
+
+import torch
 
 from sumout.errors import EvidenceError, ParseError
-from sumout.factors import resolve_evidence
+from sumout.factors.evidence import MISSING, resolve_evidence
 from sumout.factors.parts import GraphData
 from sumout.io.evidence import State, parse_samples
 from sumout.io.source import read_text
@@ -42,26 +45,29 @@ class EvidenceRows:
         for row in self.cells:
             yield {name: cell for name, cell in zip(self.names, row, strict=True) if cell is not None}
 
-    def indices(self, graph: GraphData) -> list[dict[str, int]]:
-        """Each row as variable -> index of its state, by the rules of ``resolve_evidence``.
+    def columns(self, graph: GraphData) -> dict[str, torch.Tensor]:
+        """The table as queries take it: for each variable the index of its state in each row.
+
+        Labels become indices by the rules of ``resolve_evidence``; an entry that is missing is -1.
+
+        Returns:
+            Name -> integers of shape ``(rows,)``: ``infer.marginals(graph)(evidence=rows.columns(graph))``.
 
         Raises:
             EvidenceError: a variable or state is unknown; the message begins with file and line.
         """
-        known: list[dict[State, int]] = [{} for _ in self.names]
-        result: list[dict[str, int]] = []
-        for row, line in zip(self.cells, self.lines, strict=True):
-            found: dict[str, int] = {}
-            for name, cell, of_name in zip(self.names, row, known, strict=True):
-                if cell is None:
-                    continue
+        places: list[list[int]] = [[] for _ in self.names]
+        known: list[dict[State | None, int]] = [{None: MISSING} for _ in self.names]
+        for row, line in zip(
+            self.cells, self.lines, strict=True
+        ):  # row by row: the first mistake is named first
+            for name, cell, found, of_name in zip(self.names, row, places, known, strict=True):
                 if cell not in of_name:
                     of_name[cell] = self._index(graph, name, cell, line)
-                found[name] = of_name[cell]
-            result.append(found)
-        return result
+                found.append(of_name[cell])
+        return {name: torch.tensor(found) for name, found in zip(self.names, places, strict=True)}
 
-    def _index(self, graph: GraphData, name: str, cell: State, line: int) -> int:
+    def _index(self, graph: GraphData, name: str, cell: State | None, line: int) -> int:
         try:
             index = resolve_evidence(graph, {name: cell})[name]
         except EvidenceError as error:
@@ -107,7 +113,7 @@ def parse_evidence_csv(path: str | os.PathLike[str], text: str) -> EvidenceRows:
             elif len(words) != len(names):
                 raise ParseError(path, line, f"expected {len(names)} cells, found {len(words)}")
             else:
-                cells.append(tuple(word or None for word in words))
+                cells.append(tuple([intern(word) if word else None for word in words]))
                 lines.append(line)
             line = reader.line_num + 1
     except csv.Error as error:

@@ -6,6 +6,7 @@ needs it: reading stays linear and quick, and every complaint still says where.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,16 +15,27 @@ from pathlib import Path
 
 from sumout.errors import ParseError
 
+_MARKS = (  # that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
 _NOT_NUMERIC = re.compile(r"[^0-9eE+\-. ]")
 _TINY = re.compile(r"[eE]-|\.0{200}")  # in a number that is not zero but would be read as zero
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The file's text with newlines as ``\\n``; UTF-8, or Latin-1 where the bytes are not UTF-8."""
+    """The file's text with newlines as ``\\n``.
+
+    It is in UTF-8; in UTF-16 or UTF-32 where it begins with their mark; in Latin-1 where the bytes are not UTF-8.
+    """
     raw = Path(path).read_bytes()
+    encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8-sig")
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode(encoding)
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")

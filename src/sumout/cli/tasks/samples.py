@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -10,12 +10,16 @@ from rich.console import RenderableType
 from sumout.cli import show
 from sumout.cli.network import Question
 from sumout.cli.tasks.task import Found, Task, common, logarithms
-from sumout.infer import posterior_samples
+from sumout.infer import PosteriorSamples, posterior_samples
+
+
+def _asks(question: Question, _: Collection[str]) -> Callable[..., PosteriorSamples]:
+    return posterior_samples(question.graph, question.drawing.samples, generator=question.generator)
 
 
 def _answer(question: Question, evidence: Mapping[str, int]) -> Found:
-    count, generator = question.drawing.samples, question.generator
-    drawn = posterior_samples(question.graph, count, generator=generator)(evidence=evidence)
+    count = question.drawing.samples
+    drawn = _asks(question, evidence)(evidence=evidence)
     columns = []
     for name in question.asked:
         labels = question.network.states[name]
@@ -26,7 +30,7 @@ def _answer(question: Question, evidence: Mapping[str, int]) -> Found:
 
 
 def _table(question: Question, found: Found) -> Sequence[RenderableType]:
-    return [show.columns(question.asked, [list(sample.values()) for sample in found["samples"]])]
+    return show.columns("sample", question.asked, [list(sample.values()) for sample in found["samples"]])
 
 
 def _rows(question: Question, found: Found) -> Sequence[Mapping[str, Any]]:
@@ -37,10 +41,10 @@ def _rows(question: Question, found: Found) -> Sequence[Mapping[str, Any]]:
 
 SAMPLES = Task(
     answer=_answer,
+    asks=_asks,
     table=_table,
     totals=lambda _: (),
     records=lambda found: found["samples"],
     rows=_rows,
     query="possible",
-    takes_planning=False,
 )
