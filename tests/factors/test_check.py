@@ -119,3 +119,33 @@ def test_separate_components_may_have_different_scales() -> None:
     variables = {"x": Variable(2), "y": Variable(2)}
     factors = (Factor("f", ("x",), torch.zeros(2), scale=3.0), Factor("g", ("y",), torch.zeros(2)))
     FactorGraph(factors, variables).check()
+
+
+def test_labels_of_many_states_are_looked_at_once() -> None:
+    """Each label is hashed a few times, however many there are: not compared with all others."""
+    hashed = 0
+
+    class Label(str):
+        def __hash__(self) -> int:
+            nonlocal hashed
+            hashed += 1
+            return super().__hash__()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal hashed
+            hashed += 1
+            return super().__eq__(other)
+
+    size = 500
+    graph = FactorGraph(
+        (Factor("f", ("x",), torch.zeros(size)),),
+        {"x": Variable(size)},
+        {},
+        {"x": tuple(map(Label, map(str, range(size))))},
+    )
+    graph.check()
+    assert hashed < 10 * size
+    twice = replace(graph, states={"x": (*graph.states["x"][:-1], Label("7"))})
+    with pytest.raises(GraphError, match="both labelled '7'"):
+        twice.check()
+    assert hashed < 40 * size

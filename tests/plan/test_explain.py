@@ -41,7 +41,7 @@ def test_every_figure_is_the_plans() -> None:
 
 def test_every_step_is_listed_with_its_flops() -> None:
     plan = make_plan(square())
-    lines = plan.explain().split("\n\n")[-1].splitlines()[1:]
+    lines = plan.explain().split("\n\n")[-1].splitlines()[2:]
     assert len(lines) == len(plan.steps)
     assert sum(int(line.split()[-1].replace(",", "")) for line in lines) == plan.cost.flops
 
@@ -160,3 +160,33 @@ def test_large_ones_are_not_drawn_unasked(monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert make_plan(many)._repr_svg_() is None
     assert make_plan(many).draw().startswith("<svg>")
+
+
+def test_two_plans_side_by_side() -> None:
+    one, other = make_plan(square()), make_plan(square(6))
+    lines = one.compare(other).splitlines()
+    assert re.search(rf"^flops +{one.flops} +{other.flops} +{other.flops / one.flops:.3g} times$", lines[1])
+    assert lines[-1] == "They were made for different structures."
+    same = one.compare(one)
+    assert "times" not in same
+    assert "different" not in same
+
+
+def test_what_was_eliminated_first_is_told_only_of_orders_that_do_so() -> None:
+    chain = Structure(
+        tuple([FactorShape((f"x{t}", f"x{t + 1}")) for t in range(100)]),
+        tuple([(f"x{t}", 3) for t in range(101)]),
+        tuple([(f"x{t}", frozenset()) for t in range(101)]),
+    )
+    assert "eliminated first" not in make_plan(chain, orders=("balanced",)).explain()
+    assert "eliminated first" in make_plan(chain, orders=("min_fill",)).explain()
+
+
+def test_parts_that_share_nothing_are_counted() -> None:
+    two = Structure(
+        tuple([FactorShape(each) for each in ("ab", "cd")]),
+        tuple([(name, 2) for name in "abcd"]),
+        tuple([(name, frozenset()) for name in "abcd"]),
+    )
+    assert "Split: 2 parts that share no variable" in make_plan(two).explain()
+    assert "Split" not in make_plan(square()).explain()

@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sumout.errors import MissingExtraError
-from sumout.plan import FLOPS_ALONE, ORDERS, SEARCHES, FactorShape, Machine, Structure, make_plan, planning
+from sumout.plan import (
+    FLOPS_ALONE,
+    ORDERS,
+    SEARCHES,
+    FactorShape,
+    Machine,
+    Structure,
+    clear_plan_cache,
+    make_plan,
+    planning,
+)
 from sumout.plan.contraction import along, follow
 from sumout.plan.interaction import Interaction
 from sumout.plan.opening import Opening
@@ -209,6 +219,20 @@ def test_a_time_limited_search_finds_something_better() -> None:
     assert "random" in [each.order for each in thorough.considered]
 
 
+def test_plans_that_run_for_long_are_worth_more_tries_always_the_same() -> None:
+    slow = Machine(1e6, 1e6, 1e-6)
+    found = []
+    for _ in range(2):
+        clear_plan_cache()
+        found.append(make_plan(grid(9, 3), machine=slow))
+    assert found[0] == found[1]
+    assert "random" in [each.order for each in found[0].considered]
+    # Neither what is quick to run, nor who asks for one heuristic, is searched for.
+    assert "random" not in [each.order for each in make_plan(grid(4), machine=Machine()).considered]
+    one = make_plan(grid(9, 3), orders=("min_fill",), machine=slow)
+    assert {each.order.split(",")[0] for each in one.considered} == {"min_fill"}
+
+
 def test_searches_by_name() -> None:
     structure = grid(3)
     for name in SEARCHES:
@@ -233,6 +257,19 @@ def test_cotengra() -> None:
     plan = make_plan(structure, orders=("cotengra",), time_limit=0.2, machine=FLOPS_ALONE)
     assert plan.considered[0].order == "cotengra"
     assert plan.flops <= 2 * make_plan(structure, machine=FLOPS_ALONE).flops
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("cotengra"), reason="the extra 'search' is not installed")
+def test_cotengra_that_has_no_time_for_a_trial_leaves_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoTrial:
+        def __init__(self, **_: object) -> None:
+            self.best: dict[str, object] = {}
+
+        def search(self, *_: object) -> object:
+            return self.best["tree"]
+
+    monkeypatch.setattr(importlib.import_module("cotengra"), "HyperOptimizer", NoTrial)
+    assert make_plan(grid(3), orders=("cotengra",), time_limit=0.01).order == "greedy"
 
 
 def test_without_cotengra_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

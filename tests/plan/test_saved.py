@@ -86,6 +86,21 @@ def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
             load_plan(path)
 
 
+def test_a_file_that_is_not_even_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PlanError, match=r"plan.json"):
+        load_plan(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(PlanError, match=r"plan.json"):
+        load_plan(path)
+    content = json.loads(to_json(make_plan(SQUARE)))
+    content["considered"] = [["greedy"]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(PlanError, match=r"damaged plan"):
+        load_plan(path)
+
+
 def test_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(to_json(make_plan(SQUARE)).replace('"version":1', '"version":99'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -81,9 +82,9 @@ def _check_states(graph: GraphData) -> None:
             raise GraphError(
                 f"The variable {name!r} has {variable.size} states but {len(labels)} labels: {labels}."
             )
-        repeated = sorted({label for label in labels if labels.count(label) > 1})
-        if repeated:
-            raise GraphError(f"Two states of the variable {name!r} are both labelled {repeated[0]!r}.")
+        if len(set(labels)) < len(labels):
+            repeated = min(label for label, count in Counter(labels).items() if count > 1)
+            raise GraphError(f"Two states of the variable {name!r} are both labelled {repeated!r}.")
 
 
 def _check_inputs(graph: GraphData, factor: Factor) -> None:

@@ -91,7 +91,12 @@ def cotengra(opening: Opening, seconds: float) -> Iterator[Contraction]:
         optimizer = library.HyperOptimizer(
             max_time=seconds, max_repeats=10**6, minimize="flops", parallel=False, progbar=False
         )
-        tree = optimizer.search([tuple(sorted(inputs[each])) for each in full], tuple(sorted(output)), sizes)
+        try:
+            tree = optimizer.search(
+                [tuple(sorted(inputs[each])) for each in full], tuple(sorted(output)), sizes
+            )
+        except KeyError:
+            return  # Its time ended before its first trial did.
     operands = len(inputs)
     rest = [number for number, scope in enumerate(inputs) if not scope]
     path = [

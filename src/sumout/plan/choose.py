@@ -93,12 +93,17 @@ class Chooser:
         seconds = self.machine.seconds(flops, entries, len(launches))
         if math.isnan(seconds):
             seconds = math.inf  # Of sizes that a float does not hold.
-        if self.best is None or seconds < min(each.seconds for each in self.considered):
+        if self.best is None or seconds < self.seconds:
             self.best, self.order = paths, order
-            for opening in self.openings.values():
-                opening.bound = seconds
+            for key, opening in self.openings.items():
+                opening.bound, opening.incumbent = seconds, paths[key]
         self.considered.append(Considered(order, seconds, flops, len(launches)))
         return seconds
+
+    @property
+    def seconds(self) -> float:
+        """What the best candidate is estimated to take."""
+        return min([each.seconds for each in self.considered], default=math.inf)
 
     def _worth_batching(self) -> bool:
         """Whether better batches could save a quarter of the time: of the same steps, as few as there are kinds."""
@@ -107,8 +112,7 @@ class Chooser:
         for key in self.problems:
             launches = self.best[key].launches
             saved += len(launches) - len({launch[1:] for launch in launches})
-        seconds = min(each.seconds for each in self.considered)
-        return 4 * saved * self.machine.seconds_per_launch > seconds
+        return 4 * saved * self.machine.seconds_per_launch > self.seconds
 
     def alone(self, contraction: Contraction) -> float:
         """The seconds of one contraction by itself."""
@@ -143,7 +147,7 @@ class Chooser:
         """Tries the best paths so far with their costliest parts rearranged, unless launches are most of the cost."""
         assert self.best is not None
         paths = dict(self.best)
-        quarter = 0.25 * min(each.seconds for each in self.considered)
+        quarter = 0.25 * self.seconds
         for key, (_, count, _) in self.problems.items():
             contraction = paths[key]
             saved = self.machine.seconds(count * contraction.flops, count * contraction.entries, 0)
@@ -159,16 +163,16 @@ class Chooser:
         paths = dict(self.best or self._greedy())
         cost = {key: each.times * paths[key].flops for key, each in self.problems.items()}
         whole = sum(cost.values())
+        offered = False
         for key, (problem, _, _) in self.problems.items():
             if len(problem.operands) > 2:
                 share = cost[key] / whole if 0.0 < whole < math.inf else 1.0 / len(cost)
-                found = list(find(self.openings[key], share * seconds))
-                if found:
-                    paths[key] = min([*found, *self._before(key)], key=self.alone)
-        self.judge(order, paths)
-
-    def _before(self, key: int) -> list[Contraction]:
-        return [] if self.best is None else [self.best[key]]
+                for found in find(self.openings[key], share * seconds):
+                    offered = True
+                    if self.best is None or self.alone(found) < self.alone(paths[key]):
+                        paths[key] = found
+        if offered or self.best is None:
+            self.judge(order if offered else "greedy", paths)
 
     def choice(self) -> Choice:
         """What has won."""

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from sumout.plan.groups import Schedule
+from sumout.plan.memory import peak_of
 from sumout.text import memory
 
 
@@ -46,9 +47,18 @@ def rounded(count: float) -> str:
     return f"{count:.3g}" if count < 1e300 else f"1e+{int(math.log10(count))}"
 
 
-def in_bytes(count: int) -> str:
+def figure(count: float) -> str:
+    """A count with all its digits, as long as they can be read.
+
+    >>> figure(1234567), figure(123456789012345)
+    ('1,234,567', '1.23e+14')
+    """
+    return f"{count:,.0f}" if count < 1e12 else rounded(count)
+
+
+def in_bytes(count: float) -> str:
     """So many bytes in a unit that fits, however many they are."""
-    return memory(count) if count < 1e300 else f"{rounded(count >> 60)} EiB"
+    return memory(count) if count < 1e300 else f"{rounded(int(count) >> 60)} EiB"
 
 
 FLOPS_ALONE = Machine(1e9, float("inf"), 0.0)
@@ -64,6 +74,8 @@ class Cost:
     launches: int
     peak_entries: int
     """The most table entries alive at once in a forward sweep, temporary copies included."""
+    peak_with_backward: int
+    """The same where the sweep is kept for a backward sweep or a walk, that included."""
 
     def seconds(self, machine: Machine) -> float:
         """A rough running time, to compare plans by."""
@@ -72,22 +84,11 @@ class Cost:
 
 def cost_of(schedule: Schedule) -> Cost:
     """Adds up a schedule without running it."""
-    alive: dict[int, int] = {}
-    rows_left: dict[int, int] = {}
-    peak = 0
-    for number, group in enumerate(schedule.groups):
-        alive[number], rows_left[number] = group.written, group.rows
-        # An operand is stacked, then shifted and exponentiated: two copies beside the original.
-        peak = max(peak, sum(alive.values()) + 2 * group.read)
-        for side in group.operands:
-            for rows in side:
-                if rows.group is not None:
-                    rows_left[rows.group] -= len(rows.numbers)
-                    if rows_left[rows.group] == 0:
-                        del alive[rows.group]
+    peak = peak_of(schedule)
     return Cost(
         flops=sum(group.work for group in schedule.groups),
         entries=sum(group.read + group.written for group in schedule.groups),
         launches=len(schedule.groups),
-        peak_entries=peak,
+        peak_entries=peak.forward,
+        peak_with_backward=peak.both,
     )

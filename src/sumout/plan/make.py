@@ -13,14 +13,17 @@ from sumout.errors import PlanError
 from sumout.plan.choose import Chooser
 from sumout.plan.cost import Machine
 from sumout.plan.draft import Draft
-from sumout.plan.outline import StuckError, outline
+from sumout.plan.outline import StuckError, listed
 from sumout.plan.plan import EliminationPlan
 from sumout.plan.planning import Planning, in_force
 from sumout.plan.saved import check_path, from_json
 from sumout.plan.search import search
-from sumout.plan.slices import Room, fitted, sliceable
+from sumout.plan.slices import Room, fitted, sliceable, why_not
 from sumout.plan.structure import Readout, Structure
-from sumout.plan.unroll import Unrolled, cheapest
+from sumout.plan.unroll import Unrolled, cheapest, how_many
+
+_MOST_COPIES = 2**13
+"""Of factors and variables, when plates are written out only to save memory."""
 
 
 class PlanCacheInfo(NamedTuple):
@@ -46,8 +49,12 @@ _kept: dict[_Question, EliminationPlan] = {}
 
 @lru_cache(maxsize=1024)
 def _make_plan(question: _Question, how: Planning) -> EliminationPlan:
-    stuck = _stuck(question) if question.unroll else None
-    draft = _unrolled(question, stuck, how.machine) if stuck is not None else _draft(question)
+    draft = _draft(question)
+    if question.unroll:
+        try:
+            _ = draft.outline
+        except StuckError as stuck:
+            draft = _unrolled(question, stuck, how.machine)
     return _fill(draft, how)
 
 
@@ -55,26 +62,11 @@ def _draft(question: _Question, unrolled: Sequence[str] = (), sliced: Sequence[s
     return Draft(question.structure, question.marginals, question.maximised, unrolled, sliced)
 
 
-def _stuck(question: _Question) -> StuckError | None:
-    """Why the plates are not tree-shaped, if they are not."""
-    if len(question.structure.plates) > 1 or (question.maximised and question.structure.plates):
-        try:
-            outline(question.structure, (), question.maximised)
-        except StuckError as stuck:
-            return stuck
-    return None
-
-
 def _unrolled(question: _Question, stuck: StuckError, machine: Machine) -> Draft:
-    sizes = dict(question.structure.sizes)
+    """The draft with the cheapest plates written out, in which also all that is asked for can be read."""
 
     def seconds(unrolled: Unrolled) -> float:
-        copies = [
-            unrolled.at(name, element)
-            for name in question.maximised
-            for element in unrolled.elements(name, sizes)
-        ]
-        chooser = Chooser(Draft(unrolled.structure, maximised=copies).problems, machine)
+        chooser = Chooser(_draft(question, unrolled.plates).problems, machine)
         chooser.try_orders(("min_fill",))
         return min(each.seconds for each in chooser.considered)
 
@@ -92,9 +84,53 @@ def _fill(draft: Draft, how: Planning) -> EliminationPlan:
 
 
 @lru_cache(maxsize=64)
-def _make_fitting(question: _Question, how: Planning, room: Room) -> EliminationPlan | None:
-    """A plan that fits into memory; ``None`` if none is found."""
-    whole = _make_plan(question, how)
+def _make_fitting(
+    question: _Question, how: Planning, room: Room, whole: EliminationPlan
+) -> EliminationPlan | str:
+    """A plan that fits into memory, or why none is found."""
+    found = _sliced(question, how, room, whole)
+    if isinstance(found, EliminationPlan) or not question.unroll:
+        return found
+    plan, why, unrolled = whole, [found], frozenset(whole.unrolled)
+    while True:
+        # Written out, the elements of a plate run one after the other, and what lives in them can be fixed.
+        ordinals = dict(plan.structure.variables)
+        inside = frozenset[str]().union(*[ordinals.get(each, ()) for each in plan.largest_dims])
+        tried: list[tuple[int, EliminationPlan, str]] = []
+        for plate in sorted(inside):
+            draft = _written_out(question, sorted(unrolled | {plate}))
+            if isinstance(draft, str):
+                why.append(draft)
+                continue
+            plan = _fill(draft, replace(how, time_limit=0.0))
+            found = _sliced(question, how, room, plan)
+            if isinstance(found, EliminationPlan):
+                return found
+            tried.append((plan.bytes(room.itemsize, room.backward), plan, found))
+        if not tried:
+            return " ".join(why)
+        _, plan, found = min(tried, key=lambda each: each[0])
+        unrolled = frozenset(plan.unrolled)
+        why = [why[0], f"With the plates {sorted(unrolled)} written out: {found}"]
+
+
+def _written_out(question: _Question, plates: Sequence[str]) -> Draft | str:
+    """A draft with plates written out that need not be, or why there is none."""
+    copies = how_many(question.structure, plates)
+    if copies > _MOST_COPIES:
+        return f"Written out, {listed(plates)} would make {copies:,} copies; {_MOST_COPIES:,} are made to save memory."
+    try:
+        draft = _draft(question, plates)
+        _ = draft.outline
+    except StuckError:
+        return f"With {listed(plates)} written out, the others are not tree-shaped."
+    except PlanError:
+        return f"A plate of {listed(plates)} is subsampled and cannot be written out: its elements stand for others."
+    return draft
+
+
+def _sliced(question: _Question, how: Planning, room: Room, whole: EliminationPlan) -> EliminationPlan | str:
+    """A plan that fits into memory with the same plates written out, or why none is found."""
     quick = replace(how, time_limit=0.0)
 
     def make(fixed: Sequence[str], frugal: bool) -> EliminationPlan:
@@ -110,7 +146,10 @@ def _make_fitting(question: _Question, how: Planning, room: Room) -> Elimination
     candidates = sliceable(draft.structure)
     if draft.last:
         candidates &= draft.last  # A maximum over slices may come last, but a sum may not.
-    return fitted(room, draft.structure, candidates, make, how.patience)
+    found = fitted(room, draft.structure, candidates, make, how.patience)
+    if isinstance(found, EliminationPlan):
+        return found
+    return f"{found} {why_not(draft.structure, whole, draft.last)}".rstrip()
 
 
 def make_plan(
@@ -137,8 +176,8 @@ def make_plan(
         maximised: variables that are maximised after all others were summed out (marginal MAP).
         time_limit: seconds of further search; what ``planning`` says if ``None``.
         memory_limit: bytes that the plan may need. A plan that needs more is run step by step, then in slices: with
-            some variables fixed to one joint state after the other. If even that is not enough, or would take too
-            long (``planning(patience=...)``), the plan is returned as it is, and its ``check_memory`` refuses it.
+            some variables fixed to one joint state after the other; with ``unroll``, plates may be written out for
+            that.
         itemsize: bytes of a number.
         backward: whether the memory of a backward sweep counts.
         slices: how many there are to be at least, to be shared out; fewer where no more variables can be fixed.
@@ -148,7 +187,8 @@ def make_plan(
     Raises:
         PlanError: if the plates are not tree-shaped, and are not or cannot be written out; if factors of one variable
             have different scales.
-        MemoryLimitError: if writing plates out makes too many copies to be planned.
+        MemoryLimitError: if no plan is found that fits into ``memory_limit`` and takes no longer than
+            ``planning(patience=...)``; if writing plates out makes too many copies to be planned.
         MissingExtraError: if an order needs a package that is not installed.
 
     >>> from sumout.plan import FactorShape
@@ -162,19 +202,25 @@ def make_plan(
     (1, 9)
     """
     question = _Question(structure, tuple(marginals), tuple(maximised), unroll)
-    how = in_force()
+    how, plan = in_force(), None
     if orders is not None or machine is not None or time_limit is not None:
         how = how.changed(orders, machine, time_limit)
-    elif _kept and question in _kept:
-        return _kept[question]
-    plan = _make_plan(question, how)
+    elif _kept:
+        plan = _kept.get(question)
+    if plan is None:
+        plan = _make_plan(question, how)
     if memory_limit is None:
-        memory_limit = sys.maxsize
-    if slices <= 1 and plan.bytes(itemsize, backward) <= memory_limit:
+        memory_limit = max(sys.maxsize, plan.bytes(itemsize, backward))
+    if slices <= plan.slices and plan.bytes(itemsize, backward) <= memory_limit:
         return plan
     # The limit may be another at each call, and the plan should not: it counts in eighths of its power of two.
     coarse = memory_limit & ~((1 << max(0, memory_limit.bit_length() - 4)) - 1)
-    return _make_fitting(question, how, Room(coarse, itemsize, backward, slices)) or plan
+    whole = _make_plan(question, how) if plan.sliced or plan.frugal else plan
+    found = _make_fitting(question, how, Room(coarse, itemsize, backward, slices), whole)
+    if isinstance(found, str):
+        whole.check_memory(memory_limit, itemsize, backward, found)
+        return whole
+    return found
 
 
 def load_plan(path: str | Path, structure: Structure | None = None) -> EliminationPlan:
@@ -195,7 +241,11 @@ def load_plan(path: str | Path, structure: Structure | None = None) -> Eliminati
     ...     load_plan(f"{folder}/pair.json", pair) == make_plan(pair)
     True
     """
-    saved = from_json(Path(path).read_text(encoding="utf-8"), str(path))
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path} is no plan: {error}. Make one with make_plan.") from None
+    saved = from_json(text, str(path))
     if structure is not None and structure != saved.asked:
         raise PlanError(
             f"The plan in {path} was made for another structure: {_difference(saved.asked, structure)}. "

@@ -49,12 +49,14 @@ class Opening:
     Attributes:
         machine: the rates by which contractions are compared.
         bound: seconds above which one is of no interest any more.
+        incumbent: the best contraction so far, if any was finished.
     """
 
     def __init__(self, problem: Problem, machine: Machine) -> None:
         self.problem = problem
         self.machine = machine
         self.bound = math.inf
+        self.incumbent: Contraction | None = None
 
     def seconds(self, contraction: Contraction) -> float:
         """About how long a finished contraction takes."""

@@ -121,8 +121,8 @@ class _Eliminator:
             if any(first.intersection(entry.inputs) for entry in component):
                 component = [self._contract(each, first, scale) for each in components(component, first)]
         entry = self._contract(component, last or local, scale, maximum=bool(last))
-        if last and len(component) and self.maximised.isdisjoint(entry.inputs):
-            outer = sorted(each for each in entry.inputs if each in self.ordinals)
+        if last:
+            outer = sorted(self.ordinals.keys() & set(entry.inputs) - self.maximised)
             if outer:
                 raise self._summed_too_late(sorted(last), outer)
         return entry
@@ -184,7 +184,8 @@ class _Eliminator:
     def _not_a_tree(self, ordinal: frozenset[str], variables: list[str]) -> StuckError:
         homes = ", ".join(f"{each!r} (plates {sorted(self.ordinals[each])})" for each in sorted(variables))
         return StuckError(
-            f"The plates {sorted(ordinal)} are not tree-shaped: a factor inside all of them joins {homes}, "
+            f"The plates {sorted(ordinal)} are not tree-shaped: a factor (or a group that is asked for) inside all of "
+            f"them joins {homes}, "
             f"and none of these plates can be multiplied out before those variables.{_REMEDY}",
             ordinal,
         )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sumout.errors import MemoryLimitError
-from sumout.plan.cost import in_bytes, rounded
-from sumout.plan.explain import explained
+from sumout.plan.cost import figure, in_bytes, rounded
+from sumout.plan.explain import compared, counted, explained, operation
+from sumout.plan.outline import listed
 from sumout.plan.record import PlanRecord
 from sumout.plan.saved import to_json
 from sumout.plan.show import dot, drawn
@@ -27,39 +28,52 @@ class EliminationPlan(PlanRecord):
     >>> from sumout.plan import FactorShape, Structure, make_plan
     >>> pair = Structure((FactorShape(("x", "y")),), (("x", 2), ("y", 3)), (("x", frozenset()), ("y", frozenset())))
     >>> print(make_plan(pair))
-    plan by greedy: 1 steps in 1 groups, 6 flops, width 1, largest table 6 entries, 104 B
+    plan by greedy: 1 step in 1 group, 6 flops, width 1, largest table 6 entries, 232 B
     group  steps  operation  over  result  entries
     0      1      sum        x y           1
     """
 
-    def check_memory(self, limit: int, itemsize: int = 8, backward: bool = False) -> None:
+    def check_memory(self, limit: int, itemsize: int = 8, backward: bool = False, tried: str = "") -> None:
         """Refuses a plan that is too large, before anything is allocated.
+
+        Args:
+            limit: bytes that there are.
+            itemsize, backward: as in ``bytes``.
+            tried: what was tried to make it fit, for the error.
 
         Raises:
             MemoryLimitError: naming the variables of the largest table.
         """
         needed = self.bytes(itemsize, backward)
-        if needed > limit:
-            names = ", ".join(map(repr, self.largest_dims[:12])) + (
-                ", ..." if len(self.largest_dims) > 12 else ""
-            )
-            done = "".join(
-                [
-                    f" The plates {list(self.unrolled)} are written out, as they are not tree-shaped."
-                    if self.unrolled
-                    else "",
-                    f" It runs in {self.slices:,} slices already." if self.sliced else "",
-                ]
-            )
-            raise MemoryLimitError(
-                f"The plan needs {in_bytes(needed)} and the limit is {in_bytes(limit)}. Its largest table has "
-                f"{self.largest:,} entries over {names} (induced width {self.width}).{done} "
-                "Observe one of these variables, or raise the limit: settings.override(memory_limit=...)."
-            )
+        if needed <= limit:
+            return
+        done = [
+            f"The plates {list(self.unrolled)} are written out." if self.unrolled else "",
+            f"It runs in {self.slices:,} slices already." if self.sliced else "",
+            tried,
+        ]
+        raise MemoryLimitError(
+            f"The plan needs {in_bytes(needed)} and the limit is {in_bytes(limit)}. Its largest table has "
+            f"{figure(self.largest)} entries over {listed(self.largest_dims, 12)} (induced width {self.width}). "
+            + "".join([f"{each} " for each in done if each])
+            + "Observe one of these variables, or raise the limit: settings.override(memory_limit=...)."
+        )
 
     def explain(self) -> str:
         """What was considered and why this plan won, what was simplified, unrolled and sliced, and every step."""
         return explained(self)
+
+    def compare(self, other: EliminationPlan) -> str:
+        """The figures of two plans side by side, and those of the other as multiples of this one's.
+
+        Both times are estimated by this plan's machine.
+
+        >>> from sumout.plan import FactorShape, Structure, make_plan
+        >>> pair = Structure((FactorShape(("x", "y")),), (("x", 2), ("y", 3)), (("x", frozenset()), ("y", frozenset())))
+        >>> print(make_plan(pair).compare(make_plan(pair._replace(sizes=(("x", 2), ("y", 6))))).splitlines()[1])
+        flops                6      12     2 times
+        """
+        return compared(self, other)
 
     def to_dot(self) -> str:
         """The elimination tree in Graphviz's DOT language: tables are boxes, steps ellipses, the answer on top."""
@@ -89,12 +103,12 @@ class EliminationPlan(PlanRecord):
 
     def __str__(self) -> str:
         total = (
-            f"plan by {self.order}: {len(self.steps)} steps in {self.cost.launches} groups, "
+            f"plan by {self.order}: {counted(len(self.steps), 'step')} in {counted(self.cost.launches, 'group')}, "
             f"{rounded(self.flops)} flops, width {self.width}, largest table {self.largest:,} entries, "
             f"{in_bytes(self.bytes())}"
         )
         if self.unrolled:
-            total += f", plates {' '.join(self.unrolled)} written out"
+            total += f", {' '.join(self.unrolled)} written out"
         if self.sliced:
             total += f", {self.slices:,} slices over {' '.join(name for name, _ in self.sliced)}"
         rows = [("group", "steps", "operation", "over", "result", "entries")]
@@ -104,7 +118,7 @@ class EliminationPlan(PlanRecord):
                 (
                     str(number),
                     str(group.rows),
-                    step.kind,
+                    operation(step),
                     _names(step.over),
                     _names(step.out),
                     f"{math.prod(group.result_shape[1:]):,}",

@@ -11,6 +11,7 @@ from sumout.plan.choose import Considered
 from sumout.plan.cost import Cost, Machine
 from sumout.plan.eliminate import Elimination, Step
 from sumout.plan.groups import Schedule
+from sumout.plan.memory import walk_bytes
 from sumout.plan.problem import Path
 from sumout.plan.structure import FactorShape, Readout, Structure
 
@@ -115,16 +116,32 @@ class PlanRecord:
         """About how long a forward sweep takes, all slices together."""
         return self.slices * self.cost.seconds(machine or self.machine)
 
-    def bytes(self, itemsize: int = 8, backward: bool = False) -> int:
-        """The memory that running the plan needs, the factors themselves not counted.
+    def bytes(self, itemsize: int = 8, backward: bool = False, samples: int = 0) -> int:
+        """The memory that running the plan needs at most, the factors themselves not counted.
 
         Args:
             itemsize: bytes of a number; 8 for float64.
-            backward: whether marginals or gradients are wanted, for which the forward sweep is kept.
+            backward: whether marginals, gradients or a best assignment are wanted, for which the forward sweep is kept.
+            samples: how many are drawn.
         """
-        return (self.cost.peak_entries + (self._kept_entries if backward else 0)) * itemsize
+        made = self.cost.peak_with_backward if backward or samples else self.cost.peak_entries
+        walk = walk_bytes(self.schedule, self._copies, itemsize, samples) if samples else 0
+        return (made + self._given_for_it) * itemsize + walk
 
     @cached_property
-    def _kept_entries(self) -> int:
-        """What a backward sweep needs besides: all operands and results, and the adjoints of the largest group."""
-        return self.cost.entries + max((2 * group.read for group in self.schedule.groups), default=0)
+    def _copies(self) -> dict[str, int]:
+        """How many copies each variable has."""
+        sizes, batch = dict(self.structure.sizes), self.structure.batch
+        return {
+            name: math.prod([sizes[each] for each in (*batch, *ordinal)])
+            for name, ordinal in self.structure.variables
+        }
+
+    @cached_property
+    def _given_for_it(self) -> int:
+        """Entries of factors that are there for this plan alone: probes, and tables of a batch."""
+        sizes, batch = dict(self.structure.sizes), set(self.structure.batch)
+        factors = [each for each in self.structure.factors if not batch.isdisjoint(each.inputs)]
+        return sum(
+            [math.prod([sizes[each] for each in factor.inputs]) for factor in (*self.probes, *factors)]
+        )

@@ -74,7 +74,7 @@ def from_json(text: str, source: str) -> Saved:
     """
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for what is nested a thousand deep
         raise PlanError(f"{source} is no plan: it is not JSON ({error}).") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise PlanError(f'{source} is no plan: it does not say "format": "{FORMAT}".')
@@ -85,7 +85,7 @@ def from_json(text: str, source: str) -> Saved:
         )
     try:
         return _read(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"{source} is a damaged plan: {error!r}. Make it again with make_plan.") from error
 
 

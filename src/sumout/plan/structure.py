@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
-
-from sumout.errors import PlanError
 
 
 class FactorShape(NamedTuple):
@@ -72,14 +70,12 @@ def readouts(
     The derivative of ``log_z`` by a factor's log-table is the factor's belief, which shows the marginal of a
     variable if the table runs over the variable and all its plates. Where no table does, a factor of ones (a
     probe) that does is to be added: it changes nothing but has a belief of its own. A variable that no factor
-    mentions gets a probe even if its marginal is not wanted, for its states count all the same.
+    mentions gets a probe even if its marginal is not wanted, for its states count all the same. A probe may lie across
+    plates that were tree-shaped without it, where a group of variables lives in several that are not nested.
 
     Returns:
         For each name or group the index of a factor, counting the probes after the structure's own factors; the
         probes.
-
-    Raises:
-        PlanError: if the variables of a group live in plates of which none contain all others.
 
     >>> graph = Structure((FactorShape(("z",), frozenset({"data"})),), (("z", 2), ("data", 9)),
     ...                   (("z", frozenset({"data"})),), (("data", 1.0),))
@@ -98,7 +94,7 @@ def readouts(
     probes: list[FactorShape] = []
     for each in (*asked, *unmentioned):
         names = (each,) if isinstance(each, str) else each
-        home = _common_home(ordinals, names)
+        home = frozenset[str]().union(*[ordinals[name] for name in names])
         scope = home.union(names, structure.batch)
         showing = [use for use in users.get(names[0], ()) if scope.issubset(structure.factors[use[1]].inputs)]
         if showing:
@@ -107,17 +103,3 @@ def readouts(
             found[each] = len(structure.factors) + len(probes)
             probes.append(FactorShape((*structure.batch, *sorted(home), *names), home, None))
     return {each: found[each] for each in asked}, tuple(probes)
-
-
-def _common_home(ordinals: Mapping[str, frozenset[str]], names: tuple[str, ...]) -> frozenset[str]:
-    """The plates of the group's innermost variable, in which all others must be seen."""
-    innermost = max(names, key=lambda name: len(ordinals[name]))
-    for name in names:
-        if not ordinals[name] <= ordinals[innermost]:
-            mine, others = sorted(ordinals[name]), sorted(ordinals[innermost])
-            raise PlanError(
-                f"{name!r} lives in the plates {mine} and {innermost!r} in {others}: they have no elements in common, "
-                "so they have no joint table for each element. Ask for variables of which one lives in the plates of "
-                "all others."
-            )
-    return ordinals[innermost]
