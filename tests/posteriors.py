@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -38,16 +38,15 @@ class Posterior:
         """Joint probabilities, shape (sizes of all plates in sorted order..., states of each name...)."""
         plates = frozenset().union(*(self.problem.ordinals[name] for name in names))
         sizes = [self.problem.sizes[name] for name in names]
-        rows = []
+        tables = []
         for element in self.problem.elements(plates):
-            columns = [self.states(name, element) for name in names]
-            for states in itertools.product(*map(range, sizes)):
-                agree = torch.ones(len(self.assignments), dtype=torch.bool)
-                for column, state in zip(columns, states, strict=True):
-                    agree &= column == state
-                rows.append(self.weights[agree].sum())
+            numbers = torch.zeros(len(self.assignments), dtype=torch.long)
+            for name, size in zip(names, sizes, strict=True):
+                numbers = numbers * size + self.states(name, element)
+            table = self.weights.new_zeros(math.prod(sizes))
+            tables.append(table.index_add(0, numbers, self.weights))
         extent = [self.problem.plates[plate][0] for plate in sorted(plates)]
-        return torch.stack(rows).reshape(*extent, *sizes)
+        return torch.stack(tables).reshape(*extent, *sizes)
 
     def rows_of(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Which assignments (numbers of rows) are meant by states of shape (many, plates in sorted order...)."""

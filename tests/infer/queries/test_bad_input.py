@@ -50,10 +50,6 @@ def continuous_latent() -> None:
     sample("loc", dist.Normal(0.0, 1.0))
 
 
-def sequential_mark() -> None:
-    sample("z", dist.Bernoulli(0.5), infer={"enumerate": "sequential"})
-
-
 def undeclared_dimension() -> None:
     sample("x", dist.Normal(torch.zeros(3), 1.0), obs=torch.zeros(3))
 
@@ -96,7 +92,6 @@ def data_outside_the_support() -> None:
         (twice_the_same_site, DuplicateSiteError, ["'z'", "f'z_{i}'"]),
         (infinite_support, EnumerationError, ["'n'", "Poisson", "Observe"]),
         (continuous_latent, EnumerationError, ["'loc'", "Normal", "TraceEnum_ELBO"]),
-        (sequential_mark, EnumerationError, ["'z'", "sequential", "parallel"]),
         (undeclared_dimension, PlateError, ["'x'", "dim -1 (size 3)", "plate", ".to_event()"]),
         (history_too_short, EnumerationError, ["'x2'", "history"]),
         (joint_event, EnumerationError, ["'z'", "Bernoulli", "(3,)", "plate", ".to_event()"]),
@@ -158,6 +153,24 @@ def test_evidence_of_a_graph() -> None:
         infer.marginals(weather())({"rain": "yes"})
 
 
+def sequential_or_not() -> None:
+    z = sample("z", dist.Bernoulli(0.5), infer={"enumerate": "sequential"})
+    sample("x", dist.Bernoulli(0.2 + 0.6 * z), obs=torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        infer.entropy(sequential_or_not),
+        infer.k_best(sequential_or_not, 2),
+        infer.expectation(sequential_or_not, "z", torch.zeros(2)),
+    ],
+)
+def test_queries_that_do_not_join_runs_say_so(query: Callable[[], Any]) -> None:
+    with pytest.raises(EnumerationError, match=r"sequentially \('z'\).*log_evidence, marginals.*in parallel"):
+        query()
+
+
 def test_a_plan_over_the_memory_limit_is_refused_before_anything_is_allocated() -> None:
     names = "abcdefgh"
     pairs = [(a, b) for a in names for b in names if a < b]
@@ -165,9 +178,28 @@ def test_a_plan_over_the_memory_limit_is_refused_before_anything_is_allocated() 
     with pytest.raises(MemoryLimitError, match=r"GiB.*'[a-h]'.*memory_limit"):
         infer.log_evidence(graph)()
     small = FactorGraph.from_tables({"ab": (["a", "b"], torch.ones(60, 60)), "b": (["b"], torch.ones(60))})
-    with settings.override(memory_limit=1000), pytest.raises(MemoryLimitError, match="limit is 1000 B"):
+    with settings.override(memory_limit=100), pytest.raises(MemoryLimitError, match="limit is 100 B"):
         infer.log_evidence(small)()
     assert infer.log_evidence(small)().exp() == pytest.approx(3600)
+
+
+def test_what_is_no_target_and_no_name() -> None:
+    with pytest.raises(TypeError, match=r"a FactorGraph, not dict.*from_pgmpy"):
+        infer.marginals({"x": [0.5, 0.5]})  # type: ignore[arg-type]
+    for query in (infer.marginals, infer.entropy, infer.marginal_map):
+        with pytest.raises(EvidenceError, match="3 is no name of a variable"):
+            query(weather(), 3)()
+        with pytest.raises(EvidenceError, match="3 is no name of a variable"):
+            query(weather(), ["rain", 3])()
+    group = infer.marginals(weather(), [["rain", "wet"]])()
+    assert list(group) == [("rain", "wet")]
+    assert infer.expectation(weather(), "rain", [1.0, 2.0])() == pytest.approx(1.2)
+
+
+def test_labels_of_rows() -> None:
+    best = infer.map_assignment(weather())(evidence={"wet": ["no", None, "yes"]})
+    assert best.labels == {"rain": ["no", "no", "yes"], "wet": ["no", "no", "yes"]}
+    assert "[no, no, yes]" in str(best).replace("'", "")
 
 
 def test_a_name_that_has_no_answer() -> None:
@@ -196,7 +228,8 @@ def test_data_without_a_plate_are_refused(size: int) -> None:
     ):
         args = (model, lambda: None) if query.__name__ == "loss" else ()
         with pytest.raises(
-            (ModelError, RuntimeError), match="Site 'x' has log-probability|must match the size"
+            (ModelError, RuntimeError),
+            match="Site 'x' has log-probability|Site 'x' varies along dim|must match the size",
         ):
             query(*args)
 

@@ -127,6 +127,26 @@ def test_in_plates_and_given_evidence() -> None:
     torch.testing.assert_close(best.log_prob.exp(), torch.tensor(max(weights.values())))
 
 
+@pytest.mark.parametrize("home", ["r", "pr"])
+def test_a_sum_outside_of_a_plate_comes_before_a_maximum_inside(home: str) -> None:
+    """Also where a variable outside that is maximised itself is in the same table."""
+    logs = torch.tensor([[0.0, 0.3], [0.2, 0.0]], dtype=torch.float64).unsqueeze(-1)  # of a, b and c
+    graph = FactorGraph(
+        (Factor("f", ("a", "b", "c"), logs, frozenset(home)),),
+        {"a": Variable(2, frozenset("r")), "b": Variable(2), "c": Variable(1)},
+        {"p": Plate(2), "r": Plate(2)},
+    )
+    best = marginal_map(graph, ["a", "c"])()
+    assert best.plan.unrolled == ("r",)
+    times = 2 if "p" in home else 1
+    sums = {
+        states: sum(math.exp(times * sum(logs[a, b, 0].item() for a in states)) for b in range(2))
+        for states in itertools.product(range(2), repeat=2)
+    }
+    assert tuple(best["a"].tolist()) == max(sums, key=sums.__getitem__)
+    torch.testing.assert_close(best.log_prob.exp().item(), max(sums.values()), **EXACT)
+
+
 def test_the_width_is_that_of_the_constrained_order() -> None:
     """A star: its centre summed out ties all leaves together."""
     size = 6

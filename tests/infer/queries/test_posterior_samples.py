@@ -115,7 +115,7 @@ def test_a_long_chain_with_hard_zeros() -> None:
 
 
 def test_many_samples_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sumout.execute.walk._CHUNK", 7)
+    monkeypatch.setattr("sumout.execute.walk.WALK_CHUNK", 7)
     tables = {"f": (["x", "y"], torch.rand(3, 4).double()), "g": (["y", "z"], torch.rand(4, 3).double())}
     graph = FactorGraph.from_tables(tables)
     posterior = Posterior(to_problem(graph))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from posteriors import Posterior
 from strategies import factor_graphs, to_problem
+from sumout import infer, io
 from sumout.errors import EvidenceError, ImpossibleEvidenceError, MemoryLimitError
 from sumout.factors import FactorGraph
 from sumout.infer import log_evidence, map_assignment, marginals
@@ -182,6 +184,16 @@ def test_a_data_frame() -> None:
     frame = pandas.DataFrame({"wet": ["no", "yes", None, None], "late": [1, None, None, 1]})
     expected = log_evidence(weather())(evidence=torch.tensor(EXPECTED), columns=["wet", "late"])
     torch.testing.assert_close(log_evidence(weather())(evidence=frame), expected)
+
+    class Other:
+        """As data frames of other libraries are."""
+
+        columns = ("wet", "late")
+
+        def __getitem__(self, name: str) -> Any:
+            return frame[name]
+
+    torch.testing.assert_close(log_evidence(weather())(evidence=Other()), expected)
     nullable = frame.astype({"late": "Int64"})
     torch.testing.assert_close(log_evidence(weather())(evidence=nullable), expected)
 
@@ -203,6 +215,60 @@ def test_joint_marginals_of_rows() -> None:
     assert answer["rain", "late"].batch_shape == (3,)
 
 
+def test_other_queries_of_rows() -> None:
+    """What is made of joint tables takes rows too, one of which is what it is alone."""
+    rows = [{"wet": "no", "late": 1}, {"wet": "yes"}, {}, {"late": 0}]
+    weights = torch.rand(2, 2, 3, dtype=torch.float64)
+    for query in (
+        infer.entropy(weather(), "rain"),
+        infer.entropy(weather(), ["rain", "late"]),
+        infer.mutual_information(weather(), "rain", "late"),
+        infer.expectation(weather(), ["late", "rain"], weights),
+    ):
+        together = query(evidence=[{"wet": row.get("wet")} for row in rows])
+        alone = [query(evidence={key: row[key] for key in row if key == "wet"}) for row in rows]
+        torch.testing.assert_close(together, torch.stack(alone), **EXACT)
+    beliefs = infer.factor_beliefs(weather())(evidence=rows)
+    assert beliefs.log_evidence.shape == (4,)
+    assert beliefs["late|rain"].names == ("rain", "late")
+    for number, row in enumerate(rows):
+        alone_here = infer.factor_beliefs(weather())(evidence=row)
+        for name, table in alone_here.items():
+            here = beliefs[name].marginal(*table.names).probs[number]
+            torch.testing.assert_close(here, table.probs, **EXACT)
+    seen_in_all = infer.factor_beliefs(weather())(evidence={"late": [0, 1]})
+    assert seen_in_all["late|rain"].names == ("rain",)
+    assert seen_in_all["late|rain"].probs.shape == (2, 2)
+    assert "log evidence" in str(seen_in_all)
+
+
+def test_queries_that_take_no_rows_say_so() -> None:
+    rows = {"wet": ["no", "yes", None]}
+    for query in (
+        infer.entropy(weather()),
+        infer.k_best(weather(), 2),
+        infer.max_marginals(weather()),
+        infer.marginal_map(weather(), "rain"),
+        infer.posterior_samples(weather(), 2),
+    ):
+        with pytest.raises(
+            EvidenceError, match="table of 3 rows.*row by row.*Tables are taken by log_evidence"
+        ):
+            query(evidence=rows)
+        with pytest.raises(EvidenceError, match="Did you mean 'wet'"):
+            query(evidence={"wett": [0, 1]})
+
+
+def test_rows_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("wet,late\nno,1\nyes,\n,\n,1\n", encoding="utf-8")
+    expected = log_evidence(weather())(evidence=torch.tensor(EXPECTED), columns=["wet", "late"])
+    found = log_evidence(weather())(evidence=io.read_evidence_csv(path))
+    torch.testing.assert_close(found, expected, **EXACT)
+    with pytest.raises(EvidenceError, match="read_evidence_csv"):
+        log_evidence(weather())(evidence=path)
+
+
 def test_many_rows_are_taken_in_parts_and_by_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
     column = torch.randint(-1, 2, (101,))
     late = torch.randint(-1, 2, (101,))
@@ -217,9 +283,30 @@ def test_many_rows_are_taken_in_parts_and_by_pattern(monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(parts.tables[name], whole.tables[name], **EXACT)
     best, again = map_assignment(weather())(evidence=table), None
     monkeypatch.setattr(batches, "_MANY", 10**9)
+    monkeypatch.setattr(batches, "_PLANNING", 10.0)
     again = map_assignment(weather())(evidence=table)
     torch.testing.assert_close(best.log_prob, again.log_prob, **EXACT)
     torch.testing.assert_close(best.log_evidence, whole.log_evidence, **EXACT)
+
+
+def test_rows_that_lack_the_same_entries_go_together_where_that_saves_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each entry that a row lacks would leave a variable in the tables of all rows, of which a few are too many."""
+    names = [f"x{place}" for place in range(7)]
+    table = torch.rand(*[6] * 7, dtype=torch.float64)
+    graph = FactorGraph.from_tables({"f": (names, table), "g": (["x0"], torch.rand(6).double())})
+    columns = {name: torch.randint(0, 6, (8,)) for name in names[:6]}
+    for row, name in enumerate(names[:6]):
+        columns[name][row] = -1
+    found = {}
+    for planning in (0.0, 10.0):
+        monkeypatch.setattr(batches, "_PLANNING", planning)
+        answer = marginals(graph, "x6")(evidence=columns)
+        found[planning] = answer
+    assert found[0.0].plan.flops < found[10.0].plan.flops / 10
+    torch.testing.assert_close(found[0.0].log_evidence, found[10.0].log_evidence, **EXACT)
+    torch.testing.assert_close(found[0.0].tables["x6"], found[10.0].tables["x6"], **EXACT)
 
 
 def test_rows_are_cut_to_the_memory_limit() -> None:

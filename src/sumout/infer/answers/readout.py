@@ -13,6 +13,7 @@ from sumout.distributions.families import innermost
 from sumout.effects import Message, Trace
 from sumout.effects.steps import is_lookback, names_in_loop, without_steps
 from sumout.effects.trace import sample_sites, tensor_plates
+from sumout.errors import PlanError
 from sumout.execute import Choice, Marginal
 from sumout.factors import FactorGraph
 from sumout.infer.answers.joint import Joint
@@ -30,6 +31,26 @@ def latent_sites(trace: Trace) -> dict[str, Message]:
     }
 
 
+def check_shared_shape(sites: Mapping[str, Message], each: Readout) -> None:
+    """Raises ``PlanError`` for a group of a program's sites in two plates that take the same tensor dimension.
+
+    A joint table has a dimension for each plate of the group, in the place that the program gives it.
+    """
+    names = (each,) if isinstance(each, str) else each
+    homes = {name: _frames(sites[name]) for name in names if name in sites}
+    free = min([dim for frames in homes.values() for dim in frames], default=0) - 1
+    found: dict[int, tuple[str, str]] = {}
+    for name, frames in homes.items():
+        for dim, (plate, _) in frames.items():
+            other, before = found.setdefault(dim, (name, plate))
+            if before != plate:
+                raise PlanError(
+                    f"{name!r} lives in the plate {plate!r} and {other!r} in {before!r}, both at dim {dim}: a joint "
+                    "table of them has no room for the elements of both. Give one of the plates another dim, e.g. "
+                    f"plate({plate!r}, ..., dim={free})."
+                )
+
+
 def table_of(sites: Mapping[str, Message], each: Readout, marginal: Marginal) -> Tensor:
     """The probabilities of a variable or a group, with the batch shape that a program's sites have."""
     names = (each,) if isinstance(each, str) else each
@@ -45,7 +66,7 @@ def distribution_of(graph: FactorGraph, sites: Mapping[str, Message], each: Read
     A variable of a graph has a ``Categorical`` whose batch dimensions are its plates in alphabetical order.
     """
     if not isinstance(each, str):
-        return _joint(graph, sites, each, probs)
+        return joint_of(graph, sites, each, probs)
     if each in sites:
         return _site_distribution(sites[each], probs)
     return dist.Categorical(probs=probs, validate_args=False)
@@ -55,10 +76,13 @@ def joint(
     graph: FactorGraph, sites: Mapping[str, Message], names: tuple[str, ...], marginal: Marginal
 ) -> Joint:
     """The joint table of several variables; a program's with the batch shape of its sites."""
-    return _joint(graph, sites, names, table_of(sites, names, marginal))
+    return joint_of(graph, sites, names, table_of(sites, names, marginal))
 
 
-def _joint(graph: FactorGraph, sites: Mapping[str, Message], names: tuple[str, ...], probs: Tensor) -> Joint:
+def joint_of(
+    graph: FactorGraph, sites: Mapping[str, Message], names: tuple[str, ...], probs: Tensor
+) -> Joint:
+    """A table of probabilities, which has the batch shape of the sites already, with names and values."""
     states = {name: graph.states[name] for name in names if name in graph.states}
     supports = {
         name: _support(sites[name]) if name in sites else torch.arange(graph.variables[name].size)

@@ -121,7 +121,7 @@ class Beliefs(Answer[str, Joint]):
 
     def __str__(self) -> str:
         tables = [f"factor {name}\n{each}" for name, each in self.items() if each.names]
-        return "\n\n".join([f"log evidence {float(self.log_evidence.detach()):.6f}", *tables])
+        return "\n\n".join([_headline("log evidence", self.log_evidence), *tables])
 
 
 class Assignment(Answer[str, Tensor]):
@@ -150,9 +150,9 @@ class Assignment(Answer[str, Tensor]):
 
     @property
     def labels(self) -> dict[str, Any]:
-        """The assignment in state labels, where there are any; else in plain numbers, nested by plates."""
+        """The assignment in state labels, where there are any; else in plain numbers; nested by rows and plates."""
         return {
-            name: self.states[name][int(value)] if name in self.states and value.ndim == 0 else value.tolist()
+            name: _labelled(value.tolist(), self.states[name]) if name in self.states else value.tolist()
             for name, value in self.items()
         }
 
@@ -273,6 +273,11 @@ def _numbered(title: str, answer: Answer[str, Tensor], log_prob: Tensor) -> str:
 def _label(labels: tuple[str, ...] | None, value: Tensor) -> str:
     """A value as its state label, where it has one, else as plain numbers."""
     return labels[int(value)] if labels and value.ndim == 0 else _shorten(str(value.tolist()), 24)
+
+
+def _labelled(value: Any, labels: tuple[str, ...]) -> Any:
+    """State labels for indices, in lists like theirs."""
+    return [_labelled(each, labels) for each in value] if isinstance(value, list) else labels[int(value)]
 
 
 def _probabilities(marginal: Any) -> Tensor:

@@ -9,16 +9,8 @@ import torch
 from torch import Tensor
 
 from sumout.factors import FactorGraph
-from sumout.infer.answers.readout import joint
-from sumout.infer.queries.question import (
-    Question,
-    Target,
-    check_names,
-    group_of,
-    refuse_impossible,
-    refuse_scales,
-    sites_of,
-)
+from sumout.infer.queries.joint_posterior import joint_posterior
+from sumout.infer.queries.question import Question, Target, group_of, refuse_impossible, refuse_scales
 from sumout.infer.solving.solve import solve
 
 
@@ -36,8 +28,8 @@ def entropy(
         max_plate_nesting: as in ``log_evidence``.
 
     Returns:
-        A function of the program's arguments (or of ``evidence=``). It returns a scalar; for named sites one number
-        for each element of their plates. Differentiable.
+        A function of the program's arguments (or of ``evidence=``, for named sites also a table of rows). It returns a
+        scalar; for named sites one number for each row and each element of their plates. Differentiable.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
@@ -60,14 +52,10 @@ def entropy(
     names = None if sites is None else group_of(sites)
 
     def query(*args: Any, **kwargs: Any) -> Tensor:
-        graph, trace = question(*args, **kwargs)
         if names is None:
+            graph, _ = question(*args, **kwargs)
             return _of_all(graph)
-        check_names(graph.variables, names)
-        result = solve(graph, marginals=(names,))
-        refuse_impossible(graph, result.value)
-        table = joint(graph, sites_of(trace), names, result.marginal(names))
-        return table_entropy(table.probs, len(names))
+        return table_entropy(joint_posterior(question, names, args, kwargs).probs, len(names))
 
     return query
 

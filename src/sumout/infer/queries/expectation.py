@@ -10,9 +10,8 @@ from torch import Tensor
 
 from sumout.errors import ModelError
 from sumout.infer.answers.joint import Joint
-from sumout.infer.answers.readout import joint
-from sumout.infer.queries.question import Question, Target, check_names, group_of, refuse_impossible, sites_of
-from sumout.infer.solving.solve import solve
+from sumout.infer.queries.joint_posterior import joint_posterior
+from sumout.infer.queries.question import Question, Target, group_of
 
 Function = Callable[..., Tensor] | Tensor
 """A function of the values of some variables, or its table."""
@@ -37,9 +36,10 @@ def expectation(
         max_plate_nesting: as in ``log_evidence``.
 
     Returns:
-        A function of the program's arguments (or of ``evidence=``). It returns the expected value for each element
-        of the variables' plates, shape ``(*batch_shape, *results)``. Differentiable, also by what ``function`` is
-        made of. What the function gives for impossible states does not count, be it infinite.
+        A function of the program's arguments (or of ``evidence=``, also a table of rows, which are a first dimension).
+        It returns the expected value for each element of the variables' plates, shape ``(*batch_shape, *results)``.
+        Differentiable, also by what ``function`` is made of. What the function gives for impossible states does not
+        count, be it infinite.
 
     Raises:
         ModelError: if the table does not have the size of the variables.
@@ -62,11 +62,7 @@ def expectation(
     names = group_of(sites)
 
     def query(*args: Any, **kwargs: Any) -> Tensor:
-        graph, trace = question(*args, **kwargs)
-        check_names(graph.variables, names)
-        result = solve(graph, marginals=(names,))
-        refuse_impossible(graph, result.value)
-        return _expected(joint(graph, sites_of(trace), names, result.marginal(names)), function)
+        return _expected(joint_posterior(question, names, args, kwargs), function)
 
     return query
 
@@ -74,7 +70,7 @@ def expectation(
 def _expected(table: Joint, function: Function) -> Tensor:
     batch = len(table.batch_shape)
     sizes = table.probs.shape[batch:]
-    values = function if isinstance(function, Tensor) else torch.as_tensor(function(*_grid(table)))
+    values = torch.as_tensor(function(*_grid(table)) if callable(function) else function)
     if tuple(values.shape[: len(sizes)]) != tuple(sizes):
         listed = ", ".join(f"{name}: {size}" for name, size in zip(table.names, sizes, strict=True))
         raise ModelError(

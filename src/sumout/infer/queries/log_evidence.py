@@ -9,15 +9,20 @@ from torch import Tensor
 
 from sumout.infer.queries.question import Question, Target, refuse_nan
 from sumout.infer.queries.row_answers import log_evidence_of_rows
+from sumout.infer.queries.runs import log_evidence_of_runs
 from sumout.infer.solving.solve import solve
 
 
-def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Callable[..., Tensor]:
+def log_evidence(
+    target: Target, *, max_plate_nesting: int | None = None, enumeration: str = "parallel"
+) -> Callable[..., Tensor]:
     """The natural logarithm of the probability of all observations, every discrete latent site summed out.
 
     Args:
         target: a program, or a ``FactorGraph``.
         max_plate_nesting: tensor dimensions that the program's plates take up; found if ``None``.
+        enumeration: how latent sites without a mark of their own are enumerated: ``"parallel"``, ``"sequential"`` or
+            ``"auto"``; see ``config_enumerate``.
 
     Returns:
         A function of the program's arguments, or of ``evidence={name: state or index}`` for a graph. It returns
@@ -37,7 +42,7 @@ def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Cal
     >>> log_evidence(model)(torch.tensor(1.0)).exp()
     tensor(0.5000)
     """
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
 
     def query(*args: Any, **kwargs: Any) -> Tensor:
         rows = question.table(args, kwargs)
@@ -50,7 +55,10 @@ def log_evidence(target: Target, *, max_plate_nesting: int | None = None) -> Cal
             found = pattern.log_evidence([state for _, state in states])
             if found is not None and not found.isnan():
                 return found
-        graph, _ = question(*args, **kwargs)
+        runs = question.runs(args, kwargs)
+        if runs[0].sites:
+            return log_evidence_of_runs(runs)
+        graph = runs[0].graph
         value = solve(graph).value
         refuse_nan(graph, value)
         return value

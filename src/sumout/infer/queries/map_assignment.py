@@ -10,15 +10,18 @@ from sumout.infer.answers.readout import site_value
 from sumout.infer.answers.result import Assignment
 from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
 from sumout.infer.queries.row_answers import log_evidence_of_rows, map_of_rows
+from sumout.infer.queries.runs import map_of_runs
 from sumout.infer.solving.solve import solve
 
 
-def map_assignment(target: Target, *, max_plate_nesting: int | None = None) -> Callable[..., Assignment]:
+def map_assignment(
+    target: Target, *, max_plate_nesting: int | None = None, enumeration: str = "parallel"
+) -> Callable[..., Assignment]:
     """A most probable joint assignment of all summed-out sites, given the observations.
 
     Args:
         target: a program, or a ``FactorGraph``.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``) that returns an ``Assignment``: values as the
@@ -37,14 +40,17 @@ def map_assignment(target: Target, *, max_plate_nesting: int | None = None) -> C
     >>> best["z"], best.log_prob.exp()
     (tensor(1.), tensor(0.4000))
     """
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
 
     def query(*args: Any, **kwargs: Any) -> Assignment:
         rows = question.table(args, kwargs)
         if rows is not None:
             states, plan, log_prob = map_of_rows(*rows)
             return Assignment(states, plan, rows[0].states, log_prob, lambda: log_evidence_of_rows(*rows))
-        graph, trace = question(*args, **kwargs)
+        runs = question.runs(args, kwargs)
+        if runs[0].sites:
+            return map_of_runs(runs)
+        graph, trace, _ = runs[0]
         result = solve(graph, MAX_SUM)
         refuse_impossible(graph, result.value)
         of_program = sites_of(trace)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sumout.execute import MAX_SUM
-from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import site_value
 from sumout.infer.answers.result import MarginalAssignment
 from sumout.infer.queries.question import (
@@ -19,10 +18,7 @@ from sumout.infer.queries.question import (
     sites_of,
 )
 from sumout.infer.solving.leaves import without_leaves
-from sumout.infer.solving.solve import solve
-from sumout.infer.solving.spread import current_team
-from sumout.plan import EliminationPlan, make_plan
-from sumout.settings import settings
+from sumout.infer.solving.solve import plan_for, solve
 
 
 def marginal_map(
@@ -68,7 +64,7 @@ def marginal_map(
         check_names(graph.variables, names)
         refuse_scales(graph, "A marginal MAP")
         smaller = without_leaves(graph, [name for name in graph.variables if name not in names])
-        plan = _plan(smaller, names)
+        plan = plan_for(smaller, maximised=names, backward=True)
         result = solve(smaller, MAX_SUM, plan=plan)
         refuse_impossible(graph, result.value)
         of_program = sites_of(trace)
@@ -85,20 +81,3 @@ def marginal_map(
         )
 
     return query
-
-
-def _plan(graph: FactorGraph, names: tuple[str, ...]) -> EliminationPlan:
-    """A plan that fits into the memory limit: all variables but the named ones are summed out first."""
-    limit, itemsize = settings.memory_limit, graph.factors[0].data.element_size() if graph.factors else 8
-    team = current_team()
-    plan = make_plan(
-        graph.structure,
-        maximised=names,
-        memory_limit=limit,
-        itemsize=itemsize,
-        backward=True,
-        slices=1 if team is None else team.size,
-        unroll=True,
-    )
-    plan.check_memory(limit, itemsize, backward=True)
-    return plan

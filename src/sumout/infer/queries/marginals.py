@@ -10,15 +10,28 @@ from typing import Any
 from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import distribution_of, table_of
 from sumout.infer.answers.result import Marginals
-from sumout.infer.queries.question import Question, Target, check_names, refuse_impossible, sites_of
+from sumout.infer.queries.question import (
+    Question,
+    Target,
+    check_names,
+    readouts_of,
+    refuse_impossible,
+    sites_of,
+)
 from sumout.infer.queries.row_answers import marginals_of_rows
+from sumout.infer.queries.runs import marginals_of_runs
+from sumout.infer.solving.leaves import about
 from sumout.infer.solving.prepared import PreparedGraph
 from sumout.infer.solving.solve import solve
 from sumout.plan.structure import Readout
 
 
 def marginals(
-    target: Target, sites: Iterable[Readout] | str | None = None, *, max_plate_nesting: int | None = None
+    target: Target,
+    sites: Iterable[Readout] | str | None = None,
+    *,
+    max_plate_nesting: int | None = None,
+    enumeration: str = "parallel",
 ) -> Callable[..., Marginals]:
     """Posterior marginals of summed-out sites, single and joint, from one forward and one backward sweep.
 
@@ -26,17 +39,19 @@ def marginals(
         target: a program, or a ``FactorGraph``.
         sites: the name or names that are wanted, a tuple of names for a joint distribution; the marginal of every
             site if ``None``.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``) that returns ``Marginals``: a distribution for each
-        name, a ``Joint`` table for each tuple of names. Where sites live in plates, there is one for each element,
-        and one site of a tuple has to live in the plates of all others.
+        name, a ``Joint`` table for each tuple of names. Where sites live in plates, there is one for each element:
+        for a tuple, of all plates of its sites. If these are not nested, one of them is written out.
+        Where sites are enumerated sequentially, a program may have some in some runs only: their marginals are those
+        given that they are there, and ``presence[name]`` is the probability of that.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
         EvidenceError: if a wanted site is not one that is summed out.
-        PlanError: as in ``log_evidence``, and if the sites of a group share no element of a plate.
+        PlanError: as in ``log_evidence``, and if a group's plates are at one dimension of a program.
         EnumerationError, MemoryLimitError: as in ``log_evidence``.
 
     >>> import torch, sumout
@@ -47,8 +62,8 @@ def marginals(
     >>> marginals(model)(torch.tensor(1.0))["z"].probs
     tensor(0.8000)
     """
-    question = Question(target, max_plate_nesting)
-    wanted = (sites,) if isinstance(sites, str) else None if sites is None else tuple(sites)
+    question = Question(target, max_plate_nesting, enumeration)
+    wanted = None if sites is None else readouts_of(sites)
 
     def query(*args: Any, **kwargs: Any) -> Marginals:
         rows = question.table(args, kwargs)
@@ -62,15 +77,18 @@ def marginals(
             found = _quickly(question.graph, *quick, wanted)
             if found is not None:
                 return found
-        graph, trace = question(*args, **kwargs)
+        runs = question.runs(args, kwargs)
+        if runs[0].sites:
+            return marginals_of_runs(runs, wanted)
+        graph, trace, _ = runs[0]
         asked = tuple(graph.variables) if wanted is None else wanted
-        check_names(graph.variables, asked)
-        result = solve(graph, marginals=asked)
+        of_program = sites_of(trace)
+        check_names(graph.variables, asked, of_program)
+        result = solve(about(graph, asked), marginals=asked)
         refuse_impossible(graph, result.value)
-        sites = sites_of(trace)
-        tables = {each: table_of(sites, each, result.marginal(each)) for each in asked}
+        tables = {each: table_of(of_program, each, result.marginal(each)) for each in asked}
         return Marginals(
-            tables, partial(distribution_of, graph, sites), result.plan, graph.states, result.value
+            tables, partial(distribution_of, graph, of_program), result.plan, graph.states, result.value
         )
 
     return query

@@ -8,10 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from sumout.errors import EvidenceError
-from sumout.infer.answers.readout import joint
 from sumout.infer.queries.entropy import table_entropy
-from sumout.infer.queries.question import Question, Target, check_names, group_of, refuse_impossible, sites_of
-from sumout.infer.solving.solve import solve
+from sumout.infer.queries.joint_posterior import joint_posterior
+from sumout.infer.queries.question import Question, Target, group_of
 
 
 def mutual_information(
@@ -33,12 +32,12 @@ def mutual_information(
         max_plate_nesting: as in ``log_evidence``.
 
     Returns:
-        A function of the program's arguments (or of ``evidence=``) that returns one number for each element of the
-        plates of the groups. Differentiable.
+        A function of the program's arguments (or of ``evidence=``, also a table of rows) that returns one number for
+        each row and each element of the plates of the groups. Differentiable.
 
     Raises:
         EvidenceError: for a name that is not summed out, or is in both groups.
-        PlanError: if the variables share no element of a plate, as in ``marginals``.
+        PlanError: as in ``marginals``.
         ImpossibleEvidenceError: if the observations have probability zero.
         EnumerationError, MemoryLimitError: as in ``log_evidence``.
 
@@ -58,13 +57,10 @@ def mutual_information(
             f"variable. What is not known of {both[0]!r} alone is its entropy: infer.entropy(target, {both[0]!r})."
         )
 
+    group = (*first, *second)
+
     def query(*args: Any, **kwargs: Any) -> Tensor:
-        graph, trace = question(*args, **kwargs)
-        group = (*first, *second)
-        check_names(graph.variables, group)
-        result = solve(graph, marginals=(group,))
-        refuse_impossible(graph, result.value)
-        table = joint(graph, sites_of(trace), group, result.marginal(group))
+        table = joint_posterior(question, group, args, kwargs)
         of_first = table_entropy(table.marginal(*first).probs, len(first))
         of_second = table_entropy(table.marginal(*second).probs, len(second))
         return (of_first + of_second - table_entropy(table.probs, len(group))).clamp(min=0.0)

@@ -13,6 +13,7 @@ from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import site_values
 from sumout.infer.answers.result import PosteriorSamples
 from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
+from sumout.infer.queries.runs import samples_of_runs
 from sumout.infer.solving.solve import plan_for, sample
 from sumout.settings import settings
 from sumout.text import memory
@@ -24,6 +25,7 @@ def posterior_samples(
     *,
     generator: torch.Generator | None = None,
     max_plate_nesting: int | None = None,
+    enumeration: str = "parallel",
 ) -> Callable[..., PosteriorSamples]:
     """Independent samples of all summed-out sites together, given the observations.
 
@@ -35,7 +37,7 @@ def posterior_samples(
         num_samples: how many.
         generator: where random numbers come from; torch's own generator, which ``torch.manual_seed`` seeds, if
             ``None``.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``) that returns ``PosteriorSamples``: values as the
@@ -64,11 +66,14 @@ def posterior_samples(
     """
     if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise ValueError(f"num_samples is {num_samples!r}: it is a whole number of at least 1.")
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
 
     def query(*args: Any, **kwargs: Any) -> PosteriorSamples:
         with torch.no_grad():
-            graph, trace = question(*args, **kwargs)
+            runs = question.runs(args, kwargs)
+            if runs[0].sites:
+                return samples_of_runs(runs, num_samples, generator, _check_memory)
+            graph, trace, _ = runs[0]
             plan = plan_for(graph, backward=True)
             _check_memory(graph, num_samples)
             drawn = sample(graph, num_samples, generator, plan=plan)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sumout.effects import Message, Trace
-from sumout.errors import EvidenceError, ImpossibleEvidenceError, ModelError, nearest
+from sumout.errors import EnumerationError, EvidenceError, ImpossibleEvidenceError, ModelError, nearest
+from sumout.execute.transforms import in_vmap
 from sumout.factors import FactorGraph
-from sumout.infer.answers.readout import latent_sites
-from sumout.infer.programs.agreement import check_agreement
+from sumout.infer.answers.readout import check_shared_shape, latent_sites
+from sumout.infer.programs.graphs import ProgramGraph, graphs_of
 from sumout.infer.programs.program import EnumeratedProgram
 from sumout.infer.rows.read import EvidenceTable, is_table, read_table
 from sumout.infer.solving.prepared import PreparedGraph, prepared_graph
-from sumout.lower import lower
 from sumout.plan.structure import Readout
 
 Target = Callable[..., Any] | FactorGraph
@@ -26,24 +27,51 @@ Target = Callable[..., Any] | FactorGraph
 class Question:
     """Turns a call of a query into the graph to be solved, and for a program the trace it came from."""
 
-    def __init__(self, target: Target, max_plate_nesting: int | None) -> None:
+    def __init__(
+        self, target: Target, max_plate_nesting: int | None, enumeration: str | None = "parallel"
+    ) -> None:
+        if not callable(target) and not isinstance(target, FactorGraph):
+            raise TypeError(
+                f"What can be asked is a program (a callable) or a FactorGraph, not {type(target).__name__}. "
+                "io.read_network and FactorGraph.from_tables make graphs; io.from_pgmpy and io.from_pyagrum make one "
+                "of a model of these libraries."
+            )
         self.graph = target if isinstance(target, FactorGraph) else None
         self.program = (
-            None if isinstance(target, FactorGraph) else EnumeratedProgram(target, max_plate_nesting)
+            None
+            if isinstance(target, FactorGraph)
+            else EnumeratedProgram(target, max_plate_nesting, enumeration)
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[FactorGraph, Trace | None]:
+        runs = self.runs(args, kwargs)
+        if runs[0].sites:
+            names = ", ".join(map(repr, runs[0].sites))
+            raise EnumerationError(
+                f"Sites are enumerated sequentially ({names}), and this query does not put the answers of several runs "
+                "together: log_evidence, marginals, map_assignment and posterior_samples do. Enumerate them in "
+                "parallel: infer={'enumerate': 'parallel'}, with torch.where in the place of decisions on their values."
+            )
+        return runs[0].graph, runs[0].trace
+
+    def runs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[ProgramGraph]:
+        """The graphs to be solved: one for a graph, and for a program without sequential sites."""
+        _refuse_vmap()
         if self.program is not None:
-            program = self.program.program
-            trace = self.program.trace(*args, **kwargs)
-            graph = lower(trace)
-            check_agreement(program, lambda: program(*args, **kwargs), trace, graph)
-            return graph, trace
+            return graphs_of(self.program, args, kwargs)
         assert self.graph is not None
-        evidence = kwargs.pop("evidence", {})
-        if args or kwargs:
+        if args or not kwargs.keys() <= {"evidence", "columns"}:
             raise TypeError("A query of a FactorGraph takes one argument, evidence={name: state or index}.")
-        return (self.graph.condition(evidence) if evidence else self.graph), None
+        table = self.table(args, kwargs)
+        if table is not None:
+            raise EvidenceError(
+                f"The evidence is a table of {table[1].count} rows, and this query takes one set of observations, "
+                "evidence={name: state}: ask it row by row, [query(evidence=row) for row in rows]. Tables are taken by "
+                "log_evidence, marginals, factor_beliefs, map_assignment, expectation, mutual_information, and "
+                "entropy of named variables."
+            )
+        evidence = kwargs.get("evidence", {})
+        return [ProgramGraph(self.graph.condition(evidence) if evidence else self.graph, None, {})]
 
     def quick(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -59,6 +87,7 @@ class Question:
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[FactorGraph, EvidenceTable] | None:
         """The graph and the table of evidence, where a graph was given one."""
+        _refuse_vmap()
         if (
             self.graph is None
             or args
@@ -67,9 +96,19 @@ class Question:
         ):
             return None
         evidence, columns = kwargs["evidence"], kwargs.get("columns")
-        if columns is None and not is_table(self.graph, evidence):
+        if evidence is None or (columns is None and not is_table(self.graph, evidence)):
             return None
         return self.graph, read_table(self.graph, evidence, columns)
+
+
+def _refuse_vmap() -> None:
+    """Raises ``ModelError`` inside ``torch.vmap``: plans are checked and chosen by numbers, which it hides."""
+    if in_vmap():
+        raise ModelError(
+            "A query was called inside torch.vmap (or jacfwd and hessian, which use it), where it cannot look at its "
+            "numbers. Ask about many observations by a table of evidence, evidence={name: column}; about many values "
+            "of parameters by a plate over them. Derivatives are torch.autograd's, or torch.func.grad and jacrev."
+        )
 
 
 def sites_of(trace: Trace | None) -> Mapping[str, Message]:
@@ -83,7 +122,10 @@ def group_of(names: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         EvidenceError: if there is none, or one twice.
     """
-    group = (names,) if isinstance(names, str) else tuple(names)
+    group = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    wrong = [name for name in group if not isinstance(name, str)]
+    if wrong:
+        raise EvidenceError(f"{wrong[0]!r} is no name of a variable: names are strings, one or several.")
     repeated = [name for place, name in enumerate(group) if name in group[:place]]
     if not group or repeated:
         raise EvidenceError(
@@ -94,8 +136,27 @@ def group_of(names: str | Iterable[str]) -> tuple[str, ...]:
     return group
 
 
-def check_names(variables: Collection[str], wanted: Iterable[Readout]) -> None:
-    """Raises ``EvidenceError`` for a name that is not one of the variables to be summed out."""
+def readouts_of(wanted: str | Iterable[str | Iterable[str]]) -> tuple[Readout, ...]:
+    """What ``marginals`` is asked for: names, and groups of names as tuples."""
+    if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+        return group_of(wanted)
+    return tuple([each if isinstance(each, str) else group_of(each) for each in wanted])
+
+
+def check_names(
+    variables: Collection[str], wanted: Iterable[Readout], sites: Mapping[str, Message] = MappingProxyType({})
+) -> None:
+    """Refuses what has no marginal.
+
+    Args:
+        variables: those that are summed out.
+        wanted: names and groups of names.
+        sites: of a program, by the names of their variables.
+
+    Raises:
+        EvidenceError: for a name that is not one of the variables.
+        PlanError: for a group whose plates a program has at one dimension.
+    """
     for each in wanted:
         for name in group_of(each):
             if name not in variables:
@@ -103,6 +164,7 @@ def check_names(variables: Collection[str], wanted: Iterable[Readout]) -> None:
                     f"{name!r} is not summed out, so it has no marginal: it is observed, or there is no such name."
                     f"{nearest(str(name), variables)}"
                 )
+        check_shared_shape(sites, each)
 
 
 def refuse_scales(graph: FactorGraph, what: str) -> None:

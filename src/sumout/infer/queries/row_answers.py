@@ -28,13 +28,19 @@ def log_evidence_of_rows(graph: FactorGraph, table: EvidenceTable) -> Tensor:
     return value
 
 
+def hidden_in(graph: FactorGraph, table: EvidenceTable) -> list[str]:
+    """The variables that are not observed in all rows."""
+    seen = {name for name, column in table.columns.items() if not (column < 0).any()}
+    return [name for name in graph.variables if name not in seen]
+
+
 def marginals_of_rows(
     graph: FactorGraph, table: EvidenceTable, wanted: Sequence[Readout] | None
 ) -> tuple[dict[Readout, Tensor], EliminationPlan, Tensor]:
     """Tables of probabilities with the rows first; a plan that was run; the log-evidence of each row."""
-    seen = {name for name, column in table.columns.items() if not (column < 0).any()}
-    asked = tuple([name for name in graph.variables if name not in seen] if wanted is None else wanted)
-    check_names([name for name in graph.variables if name not in seen], asked)
+    hidden = hidden_in(graph, table)
+    asked = tuple(hidden if wanted is None else wanted)
+    check_names(hidden, asked)
     rows, values = [], []
     found: dict[Readout, list[Tensor]] = {each: [] for each in asked}
     plan = None
@@ -60,8 +66,7 @@ def map_of_rows(
     graph: FactorGraph, table: EvidenceTable
 ) -> tuple[dict[str, Tensor], EliminationPlan, Tensor]:
     """State indices of what is not observed in all rows, the rows first; a plan that was run; log-probabilities."""
-    seen = {name for name, column in table.columns.items() if not (column < 0).any()}
-    names = [name for name in graph.variables if name not in seen]
+    names = hidden_in(graph, table)
     rows, values = [], []
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     plan = None

@@ -7,35 +7,38 @@ variables are observed go together where they are many, for what is gone costs n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import NamedTuple, Protocol
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sumout.execute import LOG_SUM_EXP, Choice, Marginal, Result, Semiring, execute
-from sumout.factors import Factor, FactorGraph, Plate
-from sumout.factors.evidence import MISSING, condition
-from sumout.infer.rows.batched import BatchedGraph
+from sumout.execute import LOG_SUM_EXP, Result, Semiring
+from sumout.factors import FactorGraph
+from sumout.factors.evidence import MISSING
 from sumout.infer.rows.progress import Progress
 from sumout.infer.rows.read import EvidenceTable
-from sumout.infer.solving.prepared import PreparedGraph, prepared_graph
-from sumout.infer.solving.solve import solve
+from sumout.infer.rows.ways import Way, at, ways
 from sumout.infer.solving.spread import current_team
-from sumout.plan import EliminationPlan, make_plan
 from sumout.plan.structure import Readout
 from sumout.settings import settings
 
 _MANY = 1000
-"""Rows of one pattern that are worth a plan of their own."""
+"""Rows of one pattern that are worth a plan of their own, whatever it saves."""
+
+_PLANNING = 0.01
+"""Seconds that finding a plan takes."""
 
 _ROWS_AT_ONCE = (2048, 512, 128, 32)
 """Rows of a batch: as many as possible, for an operation costs something whatever their number ..."""
 
 _ENTRIES_AT_ONCE = 2**20
 """... but not so many that a table of theirs has more entries than this: larger ones are slow to allocate."""
+
+
+_Part = tuple[Tensor, set[str]]
+"""Numbers of rows, and the variables that are observed in some of them only."""
 
 
 class Batch(NamedTuple):
@@ -67,200 +70,99 @@ def solve_rows(
     Raises:
         MemoryLimitError: before anything is allocated, if a single row needs more than ``settings.memory_limit``.
     """
-    joint = any(not isinstance(each, str) for each in wanted)
     with Progress("rows", table.count) as progress:
-        for rows, partly in _patterns(table, apart=not joint):
-            columns = {name: column[rows] for name, column in table.columns.items()}
-            there = {name: column for name, column in columns.items() if not (column == MISSING).all()}
-            if not there:  # The rows are a dimension of something, even if they say nothing.
-                there = dict(list(columns.items())[:1])
-                partly = partly.union(there)
-            observed = {name: column for name, column in there.items() if name not in partly}
-            some = {name: column for name, column in there.items() if name in partly}
-            hidden = tuple([each for each in wanted if each not in observed])
+        for rows, partly in _parts(graph, table, semiring, wanted):
+            observed, some, hidden = _sorted_out(table, rows, partly, wanted)
             backward = semiring != LOG_SUM_EXP or bool(hidden) or _wants_grad(graph)
-            ways = _ways(graph, semiring, observed, some, hidden)
-            way = next(ways)
+            left = ways(graph, semiring, observed, some, hidden)
+            way = next(left)
             while not (size := _rows_at_once(way, observed, some, len(rows), backward)):
-                way = next(ways)
+                way = next(left)
             for start in range(0, len(rows), size):
                 part = torch.arange(start, start + size).clamp_(max=len(rows) - 1)
-                while (result := way.solve(_at(observed, part), _at(some, part))) is None:
-                    way = next(ways)
+                while (result := way.solve(at(observed, part), at(some, part))) is None:
+                    way = next(left)
                 count = min(size, len(rows) - start)
-                yield Batch(rows[start : start + count], result, _at(observed, part[:count]))
+                yield Batch(rows[start : start + count], result, at(observed, part[:count]))
                 progress.advance(count)
-
-
-def _ways(
-    graph: FactorGraph,
-    semiring: Semiring,
-    observed: Mapping[str, Tensor],
-    some: Mapping[str, Tensor],
-    wanted: tuple[Readout, ...],
-) -> Iterator[_Way]:
-    """The ways in which rows can be answered, the quickest first."""
-    prepared = prepared_graph(graph) if semiring == LOG_SUM_EXP else None
-    if prepared is not None:
-        yield _Prepared(prepared, observed, some, wanted)
-    if current_team() is None:
-        yield _General(graph, semiring, wanted)
-    yield _OneByOne(graph, semiring, wanted)
-
-
-class _Way(Protocol):
-    """A way of answering rows."""
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a number."""
-
-    def plan(
-        self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int
-    ) -> EliminationPlan | None:
-        """The plan of so many rows, none of whose tables are made; ``None`` if each row has its own."""
-
-    def solve(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> Result | None:
-        """The answer to some rows; ``None`` if it takes another way."""
-
-
-class _General:
-    """Batches in logarithms: of all graphs, all semirings, and with derivatives."""
-
-    def __init__(self, graph: FactorGraph, semiring: Semiring, wanted: tuple[Readout, ...]) -> None:
-        self.graph = graph
-        self.semiring = semiring
-        self.wanted = wanted
-        self.itemsize = graph.factors[0].data.element_size() if graph.factors else 4
-
-    def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> EliminationPlan:
-        """For so many rows; the tables of no more than one are made."""
-        one = torch.zeros(1, dtype=torch.long)
-        first = _batched(self.graph, _at(observed, one), _at(some, one))
-        sizes = tuple([(name, rows if name in first.batch else size) for name, size in first.structure.sizes])
-        return make_plan(first.structure._replace(sizes=sizes), self.wanted, unroll=True)
-
-    def solve(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> Result:
-        batch = _batched(self.graph, observed, some)
-        return execute(make_plan(batch.structure, self.wanted, unroll=True), batch, self.semiring)
-
-
-class _OneByOne:
-    """Rows that cannot be a dimension, as where plates are written out or a plan runs in slices: each is a graph."""
-
-    def __init__(self, graph: FactorGraph, semiring: Semiring, wanted: tuple[Readout, ...]) -> None:
-        self.graph = graph
-        self.semiring = semiring
-        self.wanted = wanted
-        self.itemsize = 8
-
-    def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> None:
-        return None
-
-    def solve(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> Result:
-        count = len(next(iter({**observed, **some}.values())))
-        graphs = [_single(self.graph, observed, some, row) for row in range(count)]
-        results = [solve(graph, self.semiring, self.wanted) for graph in graphs]
-        value = torch.stack([result.value for result in results])
-        return _Stacked(results[0].plan, graphs[0], self.semiring, value, parts=tuple(results))
-
-
-@dataclass(frozen=True, eq=False)
-class _Stacked(Result):
-    """The results of single rows as if they were one of all."""
-
-    parts: tuple[Result, ...] = ()
-
-    def marginal(self, wanted: Readout) -> Marginal:
-        """As that of a batch, with the rows first."""
-        found = [each.marginal(wanted) for each in self.parts]
-        return Marginal(torch.stack([each.probs for each in found]), found[0].plates)
-
-    @cached_property
-    def assignment(self) -> dict[str, Choice]:
-        """As that of a batch, with the rows first."""
-        found = [each.assignment for each in self.parts]
-        return {
-            name: Choice(torch.stack([each[name].states for each in found]), choice.plates)
-            for name, choice in found[0].items()
-        }
-
-
-def _single(
-    graph: FactorGraph, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], row: int
-) -> FactorGraph:
-    """The graph of one row, without a dimension for rows."""
-    here = torch.tensor([row])
-    batch = _batched(graph, _at(observed, here), _at(some, here))
-    (rows,) = batch.batch
-    factors = tuple(
-        [
-            replace(
-                factor,
-                inputs=tuple([each for each in factor.inputs if each != rows]),
-                data=factor.data.squeeze(factor.inputs.index(rows)),
-            )
-            if rows in factor.inputs
-            else factor
-            for factor in batch.factors
-        ]
-    )
-    return FactorGraph(factors, batch.variables, batch.plates, batch.states)
-
-
-class _Prepared:
-    """Batches of a graph that is kept prepared."""
-
-    def __init__(
-        self,
-        prepared: PreparedGraph,
-        observed: Mapping[str, Tensor],
-        some: Mapping[str, Tensor],
-        wanted: tuple[Readout, ...],
-    ) -> None:
-        self.prepared = prepared
-        self.itemsize = prepared.tables[0].element_size()
-        self.names = tuple(sorted(observed)), wanted, tuple(sorted(some))
-
-    def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> EliminationPlan:
-        return self.prepared.pattern(*self.names, rows).plan
-
-    def solve(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> Result | None:
-        columns = {name: column.to(self.prepared.device) for name, column in {**observed, **some}.items()}
-        rows = len(next(iter(columns.values())))
-        with torch.no_grad():
-            return self.prepared.pattern(*self.names, rows).solve(columns)
-
-
-def _at(columns: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return {name: column[rows] for name, column in columns.items()}
 
 
 def _wants_grad(graph: FactorGraph) -> bool:
     return torch.is_grad_enabled() and any(factor.data.requires_grad for factor in graph.factors)
 
 
-def _patterns(table: EvidenceTable, apart: bool) -> list[tuple[Tensor, set[str]]]:
-    """Groups of rows, each with the variables that are observed in a part of them only."""
+def _sorted_out(
+    table: EvidenceTable, rows: Tensor, partly: Collection[str], wanted: tuple[Readout, ...]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[Readout, ...]]:
+    """Of some rows, the columns that are whole, those that are not, and what is to be read out."""
+    columns = {name: column[rows] for name, column in table.columns.items()}
+    there = {name: column for name, column in columns.items() if not (column == MISSING).all()}
+    if not there:  # The rows are a dimension of something, even if they say nothing.
+        there = dict(list(columns.items())[:1])
+        partly = {*partly, *there}
+    observed = {name: column for name, column in there.items() if name not in partly}
+    some = {name: column for name, column in there.items() if name in partly}
+    return observed, some, tuple([each for each in wanted if each not in observed])
+
+
+def _parts(
+    graph: FactorGraph, table: EvidenceTable, semiring: Semiring, wanted: tuple[Readout, ...]
+) -> list[_Part]:
+    """Groups of rows, each with the variables that are observed in a part of them only.
+
+    Rows with the same missing entries go together where that is quicker: with fewer variables, but a plan for each.
+    """
+    together, patterns = _patterns(table)
+    joint = any(not isinstance(each, str) for each in wanted)
+    if joint or len(patterns) < 2 or current_team() is not None:
+        return [together]
+    if len(patterns) * _MANY <= table.count:
+        return patterns
+    of_all = _seconds(graph, table, semiring, wanted, [together])
+    if len(patterns) * _PLANNING >= of_all:
+        return [together]
+    some = patterns[:: (len(patterns) + 2) // 3]
+    of_patterns = _seconds(graph, table, semiring, wanted, some) * len(patterns) / len(some)
+    return patterns if of_patterns < of_all else [together]
+
+
+def _seconds(
+    graph: FactorGraph,
+    table: EvidenceTable,
+    semiring: Semiring,
+    wanted: tuple[Readout, ...],
+    parts: Sequence[_Part],
+) -> float:
+    """An estimate of the time that groups of rows take, by the plans of their quickest ways."""
+    total = 0.0
+    for rows, partly in parts:
+        observed, some, hidden = _sorted_out(table, rows, partly, wanted)
+        size = min(len(rows), _ROWS_AT_ONCE[0])
+        plan = next(ways(graph, semiring, observed, some, hidden)).plan(observed, some, size)
+        # Back takes twice as long as forth, and a product of maxima longer than one of sums.
+        sweeps = 3.0 if hidden or semiring != LOG_SUM_EXP else 1.0
+        total += _PLANNING + (sweeps * plan.seconds() * len(rows) / size if plan is not None else math.inf)
+    return total
+
+
+def _patterns(table: EvidenceTable) -> tuple[_Part, list[_Part]]:
+    """All rows as one group; and as groups in which the same variables are missing."""
     missing = {name: (column == MISSING).reshape(table.count, -1) for name, column in table.columns.items()}
     partly = {name for name, each in missing.items() if each.any() and not each.all()}
-    everything = torch.arange(table.count)
-    if not partly or not apart:
-        return [(everything, partly)]
+    together = torch.arange(table.count), partly
     # A variable in plates may be missing in some elements of a row: then it is observed in a part.
     broken = {name for name in partly if (missing[name].any(1) != missing[name].all(1)).any()}
     whole = sorted(partly - broken)
-    flags = torch.stack([missing[name].all(1) for name in whole], 1) if whole else None
-    if flags is None:
-        return [(everything, partly)]
-    patterns, of_row = torch.unique(flags, dim=0, return_inverse=True)
-    if len(patterns) * _MANY > table.count:
-        return [(everything, partly)]
-    return [((of_row == number).nonzero().squeeze(1), broken) for number in range(len(patterns))]
+    if not whole:
+        return together, [together]
+    flags = torch.stack([missing[name].all(1) for name in whole], 1)
+    of_row = torch.unique(flags, dim=0, return_inverse=True)[1]
+    order = of_row.argsort(stable=True).split(torch.bincount(of_row).tolist())
+    return together, [(rows, broken) for rows in order]
 
 
 def _rows_at_once(
-    way: _Way, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], count: int, backward: bool
+    way: Way, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], count: int, backward: bool
 ) -> int:
     """How many rows are taken at once; 0 if even one does not fit into the memory limit, or is no dimension."""
     for most in _ROWS_AT_ONCE:
@@ -279,33 +181,3 @@ def _rows_at_once(
         size = size // 2
         plan = way.plan(observed, some, size)
     return size
-
-
-def _batched(graph: FactorGraph, observed: Mapping[str, Tensor], some: Mapping[str, Tensor]) -> BatchedGraph:
-    """The graph of some rows."""
-    rows = "rows"
-    while rows in graph.variables or rows in graph.plates:
-        rows += "'"
-    columns = [*observed.values(), *some.values()]
-    count = len(columns[0])
-    inside = {
-        name: replace(variable, plates=variable.plates | {rows}) if name in observed else variable
-        for name, variable in graph.variables.items()
-    }
-    layered = replace(graph, variables=inside, plates={**graph.plates, rows: Plate(count)})
-    evidence = {}
-    for name, column in observed.items():
-        order = [rows, *sorted(graph.variables[name].plates)]
-        evidence[name] = column.permute([order.index(each) for each in sorted(order)])
-    data = condition(layered, evidence)
-    like = graph.factors[0].data if graph.factors else torch.zeros(())
-    allowed = []
-    for name, column in some.items():
-        variable = graph.variables[name]
-        states = torch.arange(variable.size)
-        table = (column.unsqueeze(-1) == states) | (column == MISSING).unsqueeze(-1)
-        logs = torch.where(table.to(like.device), like.new_zeros(()), -torch.inf)
-        inputs = (rows, *sorted(variable.plates), name)
-        allowed.append(Factor(f"rows of {name}", inputs, logs, variable.plates))
-    plates = {name: plate for name, plate in data.plates.items() if name != rows}
-    return BatchedGraph((*data.factors, *allowed), data.variables, plates, data.states, {rows: count})

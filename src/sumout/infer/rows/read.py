@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import torch
@@ -42,15 +43,15 @@ def read_table(graph: FactorGraph, evidence: Any, columns: Sequence[str] | None 
     Args:
         graph: whose variables are observed.
         evidence: a mapping from names to columns (tensors, arrays or lists of a row's length, or one value for all
-            rows), a ``DataFrame``, a matrix of integers, or a list of mappings, one a row. Entries are state labels
-            or indices; ``None``, NaN and -1 are missing ones. A column of a variable in plates has their sizes as
-            further dimensions, the plates in sorted order.
+            rows), a ``DataFrame``, what ``io.read_evidence_csv`` gives, a matrix of integers, or a list of mappings,
+            one a row. Entries are state labels or indices; ``None``, NaN and -1 are missing ones. A column of a
+            variable in plates has their sizes as further dimensions, the plates in sorted order.
         columns: the names of a matrix's columns.
 
     Raises:
         EvidenceError: for an unknown variable or state, naming the row; or for columns of unequal length.
     """
-    named = _columns(evidence, columns)
+    named = _columns(graph, evidence, columns)
     unknown = next((name for name in named if name not in graph.variables), None)
     if unknown is not None:
         resolve_evidence(graph, {unknown: 0})  # Says what is wrong with the name.
@@ -79,12 +80,15 @@ def _extent(graph: FactorGraph, name: str) -> list[int]:
     return [graph.plates[plate].size for plate in sorted(graph.variables[name].plates)]
 
 
-def _columns(evidence: Any, columns: Sequence[str] | None) -> dict[str, Any]:
+def _columns(graph: FactorGraph, evidence: Any, columns: Sequence[str] | None) -> dict[str, Any]:
     """The table's columns by name, their entries not yet looked at."""
     if isinstance(evidence, Mapping):
         return dict(evidence)
-    if hasattr(evidence, "columns") and hasattr(evidence, "iloc"):  # A DataFrame, without importing pandas.
-        return {str(name): evidence[name].tolist() for name in evidence.columns}
+    named = getattr(evidence, "columns", None)
+    if callable(named):  # Rows read from a file.
+        return dict(named(graph))
+    if named is not None and hasattr(evidence, "__getitem__"):  # A DataFrame, of pandas or another library.
+        return {str(name): evidence[name].to_list() for name in named}
     if getattr(evidence, "ndim", None) == 2:
         if columns is None or len(columns) != evidence.shape[1]:
             raise EvidenceError(
@@ -97,6 +101,11 @@ def _columns(evidence: Any, columns: Sequence[str] | None) -> dict[str, Any]:
         if evidence and not names:
             raise EvidenceError("The rows of evidence name no variable. Give evidence={} for none.")
         return {name: [row.get(name) for row in evidence] for name in names}
+    if isinstance(evidence, (str, PathLike)):
+        raise EvidenceError(
+            f"Evidence is a mapping, e.g. {{'name': 'state'}}, or a table, not {evidence!r}. Read a file first: "
+            "evidence=io.read_evidence_csv(path)."
+        )
     raise EvidenceError(
         f"Evidence is a mapping, e.g. {{'name': 'state'}}, or a table (a DataFrame, a mapping to columns, a matrix "
         f"with columns=[...], a list of mappings), not {evidence!r}."
