@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import oracles
 from posteriors import Posterior
@@ -168,37 +167,3 @@ def test_what_a_plan_has_learnt_is_kept(deferred: bool, monkeypatch: pytest.Monk
     log_sweep.trust_in(plan)[False][:] = [Trust.POSITIVE] * len(plan.schedule.groups)
     assert execute(plan, graph).value == first
     assert (len(runs) > 2) == deferred
-
-
-class Waits(TorchDispatchMode):
-    """Counts the operations in which a GPU's numbers would be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        name = func.name()
-        if name in {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal"}:
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-def test_nothing_is_waited_for_within_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_sweep, "DEFERRED", True)
-    size = 4
-    names = [[f"x{row}{column}" for column in range(size)] for row in range(size)]
-    tables = {}
-    for row in range(size):
-        for column in range(size):
-            for other in ((row + 1, column), (row, column + 1)):
-                if max(other) < size:
-                    a, b = names[row][column], names[other[0]][other[1]]
-                    tables[f"{a}-{b}"] = ([a, b], torch.rand(3, 3, dtype=torch.float64))
-    graph = FactorGraph.from_tables(tables)
-    plan = make_plan(graph.structure, tuple(graph.variables))
-    execute(plan, graph)
-    with Waits() as waits:
-        result = execute(plan, graph)
-    assert waits.found == []
-    assert result.value.isfinite()

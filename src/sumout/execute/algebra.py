@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -53,12 +56,16 @@ class LogSum:
         trust: how each group's matrix product is made. It is raised where that turns out to be not enough.
         deferred: whether this is found out after the sweep, by ``distrust``, so that nothing waits for the device
             within it; else a product is made again on the spot.
+        tables: those of the sweep. What is kept of one that many factors share, as steps of a
+            chain do, is kept once.
     """
 
-    def __init__(self, trust: list[Trust], deferred: bool) -> None:
+    def __init__(self, trust: list[Trust], deferred: bool, tables: Sequence[Tensor] = ()) -> None:
         self.trust = trust
         self.deferred = deferred
         self._wrong: list[tuple[int, Tensor]] = []
+        self._tables = tables
+        self._exponentials: WeakValueDictionary[object, Tensor] = WeakValueDictionary()
 
     def forward(self, number: int, group: Group, operands: tuple[Tensor, ...]) -> tuple[Tensor, Record]:
         if group.maximum:
@@ -68,11 +75,12 @@ class LogSum:
             return kernels.log_sum_exp(x, group.gone), Record(operands)
         if group.kind == "product":
             return multiplied(group, x), Record()
-        of_lhs, of_rhs, _ = group.matrices
-        lhs, rhs = x.reshape(of_lhs), operands[1].reshape(of_rhs)
+        lhs, rhs = x.reshape(group.matrices[0]), operands[1].reshape(group.matrices[1])
         if not group.blocks[2]:
             return (lhs + rhs).reshape(group.result_shape), Record()
-        result, product, wrong = kernels.log_matmul(lhs, rhs, self.trust[number])
+        result, product, wrong = kernels.log_matmul(
+            lhs, rhs, self.trust[number], partial(self._exponential, group)
+        )
         if wrong is not None:
             if self.deferred:
                 self._wrong.append((number, wrong))
@@ -93,14 +101,32 @@ class LogSum:
             of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, incoming)
         return of_lhs.reshape(group.shapes[0]), of_rhs.reshape(group.shapes[1])
 
+    def _exponential(self, group: Group, side: int, x: Tensor, shift: Tensor) -> Tensor:
+        """The exponential of an operand; that of a table may be there already, in the record of another group."""
+        parts = group.operands[side]
+        if not self._tables or any(rows.group is not None for rows in parts):
+            return kernels.exponential(side, x, shift)
+        # Tables live as long as the sweep, so where one lies no other can.
+        tables = [self._tables[number] for rows in parts for number in rows.numbers]
+        orders = tuple([(rows.order, len(rows.numbers)) for rows in parts])
+        key = side, x.shape, orders, *[(each.data_ptr(), each.stride(), each.shape) for each in tables]
+        found = self._exponentials.get(key)
+        if found is None:
+            found = self._exponentials[key] = kernels.exponential(side, x, shift)
+        return found
+
     def total(self, result: Tensor) -> Tensor:
         return result
+
+    def wrong(self) -> list[Tensor]:
+        """What was put off: boolean scalars, of which none may be true."""
+        return [wrong for _, wrong in self._wrong]
 
     def distrust(self) -> bool:
         """Looks at what was put off, all at once; whether the sweep has to be run again, with less trust."""
         if not self._wrong:
             return False
-        found = torch.stack([wrong for _, wrong in self._wrong]).tolist()
+        found = torch.stack(self.wrong()).tolist()
         for (number, _), wrong in zip(self._wrong, found, strict=True):
             if wrong:
                 self.trust[number] = Trust(self.trust[number] + 1)
@@ -140,8 +166,8 @@ class Maximum:
         else:
             lhs, rhs = record.operands[0].reshape(of_lhs), record.operands[1].reshape(of_rhs)
             others = _others(incoming, result.reshape(of_result))
-            best_lhs = lhs + kernels.max_matmul(others, rhs.mT)
-            best_rhs = rhs + kernels.max_matmul(lhs.mT, others)
+            best_lhs = kernels.plus(kernels.max_matmul(others, rhs.mT), lhs)
+            best_rhs = kernels.plus(kernels.max_matmul(lhs.mT, others), rhs)
         return best_lhs.reshape(group.shapes[0]), best_rhs.reshape(group.shapes[1])
 
     def total(self, result: Tensor) -> Tensor:

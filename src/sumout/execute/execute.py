@@ -15,6 +15,7 @@ from sumout.execute.algebra import Maximum
 from sumout.execute.assign import best_assignment
 from sumout.execute.log_sweep import log_sum
 from sumout.execute.sample import Samples, draw
+from sumout.execute.transforms import transformed
 from sumout.execute.walk import Choice
 from sumout.factors import FactorGraph
 from sumout.plan import EliminationPlan
@@ -96,9 +97,12 @@ class Result:
 
         A variable that was summed out, not maximised, has state 0.
         """
-        if self.tape is None:
+        if self.semiring != MAX_SUM:
             raise ValueError("Only a result of execute(plan, graph, MAX_SUM) has a best assignment.")
-        return best_assignment(self.plan, self.tape)
+        tape = self.tape
+        if tape is None:  # Max-marginals used it up on their way back.
+            tape = sweep.forward(self.plan, _tables(self.plan, self.graph), Maximum(), "operands")
+        return best_assignment(self.plan, tape)
 
 
 class _LogSumProduct(torch.autograd.Function):
@@ -114,11 +118,14 @@ class _LogSumProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         tape, algebra = ctx.tape, ctx.algebra
-        if torch.is_grad_enabled():
-            # create_graph: the sweeps themselves are taped, to be differentiated again.
+        if tape is None or torch.is_grad_enabled():
+            # create_graph: the sweeps themselves are taped, to be differentiated again. Or this is not the first time.
             tape, algebra = log_sum(ctx.plan, ctx.saved_tensors, "adjoint")
+        else:
+            # The sweep back uses it up, so that memory is given back on the way.
+            ctx.tape = ctx.algebra = None
         seeds = sweep.seeds(ctx.plan, grads[0])
-        return (None, *sweep.backward(ctx.plan, tape, algebra, seeds, ctx.factors, last=False))
+        return (None, *sweep.backward(ctx.plan, tape, algebra, seeds, ctx.factors))
 
 
 class _Beliefs(torch.autograd.Function):
@@ -134,8 +141,9 @@ class _Beliefs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         again = torch.is_grad_enabled()
         with torch.enable_grad():
+            # Views, as one tensor may be the table of several factors: each has its own derivative.
             tables = (
-                ctx.saved_tensors
+                [table.view_as(table) for table in ctx.saved_tensors]
                 if again
                 else [table.detach().requires_grad_() for table in ctx.saved_tensors]
             )
@@ -183,7 +191,8 @@ def execute(
     """
     tables = _tables(plan, graph)
     if not tables:
-        return Result(plan, graph, semiring, torch.zeros(()))
+        sizes = dict(plan.structure.sizes)
+        return Result(plan, graph, semiring, torch.zeros([sizes[each] for each in plan.structure.batch]))
     beliefs = beliefs or bool(plan.readouts)
     if semiring == MAX_SUM:
         if plan.maximised:
@@ -197,13 +206,14 @@ def execute(
                     "Max-marginals of a batch are not made: ask for one of its elements at a time."
                 )
             seeds = [tape.value] * len(plan.schedule.weights)
-            best = sweep.backward(plan, tape, algebra, seeds, len(tables), last=False)
-        return Result(plan, graph, semiring, tape.value, tuple(best), tape)
+            best = sweep.backward(plan, tape, algebra, seeds, len(tables))
+        return Result(plan, graph, semiring, tape.value, tuple(best), None if beliefs else tape)
     wants_grad = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
+    one_node = wants_grad and not transformed(tables)
     if beliefs:
-        value, *found = _Beliefs.apply(plan, *tables) if wants_grad else _sweep_both_ways(plan, tables)  # type: ignore[no-untyped-call]
+        value, *found = _Beliefs.apply(plan, *tables) if one_node else _sweep_both_ways(plan, tables)  # type: ignore[no-untyped-call]
         return Result(plan, graph, semiring, value, tuple(found))
-    value = _LogSumProduct.apply(plan, *tables) if wants_grad else log_sum(plan, tables)[0].value  # type: ignore[no-untyped-call]
+    value = _LogSumProduct.apply(plan, *tables) if one_node else log_sum(plan, tables)[0].value  # type: ignore[no-untyped-call]
     return Result(plan, graph, semiring, value)
 
 

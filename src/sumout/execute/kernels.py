@@ -11,14 +11,17 @@ All operations are differentiable torch operations, so that a sweep can be diffe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_CHUNK = 2**22
-"""Entries of the largest temporary table that a chunked kernel makes."""
+from sumout.plan.memory import CHUNK
+
+_CHEAP = 16
+"""Multiply-adds for an entry that take no longer than an exponential does."""
 
 
 def finite_max(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
@@ -31,6 +34,21 @@ def finite_max(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 def _exp(x: Tensor) -> Tensor:
     """The exponential of a table that nobody else has: in place where gradients do not need it."""
     return x.exp() if x.requires_grad else x.exp_()
+
+
+def _shifted(x: Tensor, shift: Tensor) -> Tensor:
+    """``exp(x - shift)`` of a table that nobody else has: in place where gradients do not need it."""
+    return (x - shift).exp() if x.requires_grad else x.sub_(shift).exp_()
+
+
+def times(x: Tensor, y: Tensor) -> Tensor:
+    """The product with a table ``x`` that nobody else has: in place where gradients do not need it."""
+    return x * y if x.requires_grad or y.requires_grad else x.mul_(y)
+
+
+def plus(x: Tensor, y: Tensor) -> Tensor:
+    """The sum with a table ``x`` that nobody else has: in place where gradients do not need it."""
+    return x + y if x.requires_grad or y.requires_grad else x.add_(y)
 
 
 def safe_log(x: Tensor) -> Tensor:
@@ -55,7 +73,7 @@ def log_sum_exp_adjoint(x: Tensor, grad: Tensor, dims: tuple[int, ...]) -> Tenso
     for dim in sorted(dims):
         grad = grad.unsqueeze(dim)
     weights = _exp(x - finite_max(x, dims))
-    return weights * quotient(grad, weights.sum(dims, keepdim=True))
+    return times(weights, quotient(grad, weights.sum(dims, keepdim=True)))
 
 
 def quotient(grad: Tensor, total: Tensor) -> Tensor:
@@ -70,7 +88,7 @@ def quotient(grad: Tensor, total: Tensor) -> Tensor:
 class Product(NamedTuple):
     """What a product keeps for its adjoint; ``a``, ``b`` and ``r`` depend on how it was made.
 
-    - ``matrix``: shifted exponentials of both operands and their matrix product;
+    - ``matrix``: shifted exponentials of both operands and their matrix product (``None`` where it is made again);
     - ``positive``: the same where the matrix product is positive throughout;
     - ``vector``: the shifted exponential of the joint table and its sums (``b`` is not used);
     - ``joint``: the same where the sums are positive throughout;
@@ -80,7 +98,7 @@ class Product(NamedTuple):
     how: str
     a: Tensor
     b: Tensor
-    r: Tensor
+    r: Tensor | None
 
 
 class Trust(IntEnum):
@@ -95,13 +113,21 @@ class Trust(IntEnum):
     """By log-sum-exp over the joint table: slower, and right for all numbers."""
 
 
-def log_matmul(x: Tensor, y: Tensor, trust: Trust) -> tuple[Tensor, Product, Tensor | None]:
+def exponential(side: int, x: Tensor, shift: Tensor) -> Tensor:
+    """``exp(x - shift)`` of an operand, the left (0) or the right one (1)."""
+    return _exp(x - shift)
+
+
+def log_matmul(
+    x: Tensor, y: Tensor, trust: Trust, exponential: Callable[[int, Tensor, Tensor], Tensor] = exponential
+) -> tuple[Tensor, Product, Tensor | None]:
     """The matrix product of probabilities given as logarithms.
 
     Args:
         x: shape ``(n, left, summed)``.
         y: shape ``(n, summed, right)``.
         trust: how it is made.
+        exponential: what makes ``exponential`` of an operand, or knows it already.
 
     Returns:
         Logarithms of shape ``(n, left, right)``; what the adjoint needs; a boolean scalar, not yet looked at, that
@@ -112,18 +138,19 @@ def log_matmul(x: Tensor, y: Tensor, trust: Trust) -> tuple[Tensor, Product, Ten
         joint = x.mT + y if x.shape[-2] == 1 else x + y.mT
         dim = -2 if x.shape[-2] == 1 else -1
         shift = finite_max(joint, dim)
-        joint = _exp(joint - shift)
+        joint = _shifted(joint, shift)
         total = joint.sum(dim, keepdim=True)
         return safe_log(total).add_(shift), Product("vector", joint, joint[:0], total), None
     if trust is Trust.LOGS:
         return _log_matmul_in_logs(x, y), Product("logs", x, y, y[:0]), None
     shift_x, shift_y = finite_max(x, -1), finite_max(y, -2)
-    a, b = _exp(x - shift_x), _exp(y - shift_y)
+    a, b = exponential(0, x, shift_x), exponential(1, y, shift_y)
     r = a @ b
     if trust is Trust.POSITIVE:
         wrong = r.detach().amin() < _sure(r)
-        return r.log().add_(shift_x).add_(shift_y), Product("positive", a, b, r), wrong
-    return safe_log(r).add_(shift_x).add_(shift_y), Product("matrix", a, b, r), _underflows(x, y, r)
+        return r.log().add_(shift_x).add_(shift_y), Product("positive", a, b, _unless_cheap(a, r)), wrong
+    wrong = _underflows(x, y, r)
+    return safe_log(r).add_(shift_x).add_(shift_y), Product("matrix", a, b, _unless_cheap(a, r)), wrong
 
 
 def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,9 +158,11 @@ def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
     how, a, b, r = product
     if how == "logs":
         return _adjoint_in_logs(a, b, grad)
+    if r is None:
+        r = a @ b
     weight = grad / r if how in ("positive", "joint") else quotient(grad, r)
     if how in ("positive", "matrix"):
-        return a * (weight @ b.mT), b * (a.mT @ weight)
+        return times(weight @ b.mT, a), times(a.mT @ weight, b)
     belief = a * weight
     if grad.shape[-2] == 1:
         return belief.sum(-1, keepdim=True).mT, belief
@@ -142,22 +171,30 @@ def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 def max_matmul(x: Tensor, y: Tensor) -> Tensor:
     """The matrix product of logarithms with the maximum in place of the sum; shapes as in ``log_matmul``."""
-    if x.shape[-2] == 1 or y.shape[-1] == 1 or x.shape[-2] * x.shape[-1] * y.shape[-1] * x.shape[0] <= _CHUNK:
-        return (x.unsqueeze(-1) + y.unsqueeze(-3)).amax(-2)
+    parts = torch.split(x, _left_chunks(x, y), dim=-2)
+    if len(parts) == 1 or len(parts) <= x.shape[-1]:
+        found = [(part.unsqueeze(-1) + y.unsqueeze(-3)).amax(-2) for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found, -2)
     result = x[..., :, 0, None] + y[..., None, 0, :]
     for k in range(1, x.shape[-1]):
         result = torch.maximum(result, x[..., :, k, None] + y[..., None, k, :])
     return result
 
 
+def _unless_cheap(a: Tensor, r: Tensor) -> Tensor | None:
+    """A product of matrices to be kept, unless making it again costs no more than keeping it."""
+    return r if a.shape[-1] > _CHEAP else None
+
+
 def _sure(r: Tensor) -> float:
     """A term is lost to underflow only below tiny, so an entry that is not below this has all its digits.
 
-    Where the adjoint will be differentiated, which divides by the square of an entry, that must not underflow either.
+    Where the adjoint will be differentiated, once or twice, which divides by the square or the cube of an entry, that
+    must not underflow either.
     """
     info = torch.finfo(r.dtype)
     if torch.is_grad_enabled() and r.requires_grad:
-        return math.sqrt(info.tiny) / info.eps
+        return max(math.sqrt(info.tiny) / info.eps, math.exp(math.log(info.tiny) / 3))
     return info.tiny / info.eps**2
 
 
@@ -170,7 +207,7 @@ def _underflows(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
     sure = _sure(r)
     with torch.no_grad():
         possible = (y > -torch.inf).to(y.dtype)
-        size = max(1, _CHUNK // max(1, x.shape[0] * (x.shape[-1] + y.shape[-1])))
+        size = max(1, CHUNK // max(1, x.shape[0] * (x.shape[-1] + y.shape[-1])))
         for part, of_part in zip(torch.split(x, size, -2), torch.split(r, size, -2), strict=True):
             summands = (part > -torch.inf).to(x.dtype) @ possible
             wrong = wrong | ((of_part < sure) & (summands > 0)).any()
@@ -178,25 +215,29 @@ def _underflows(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
 
 
 def _left_chunks(x: Tensor, y: Tensor) -> int:
-    """How many entries of the left dimension fit into a chunk of the joint table."""
-    return max(1, _CHUNK // max(1, x.shape[0] * x.shape[-1] * y.shape[-1]))
+    """How many entries of the left dimension fit into a part of the joint table that is made at once."""
+    count, left, summed = x.shape[-3:]
+    right = y.shape[-1]
+    most = max(CHUNK, x.numel() + y.numel() + count * left * right)
+    return max(1, most // max(1, count * summed * right))
 
 
 def _log_matmul_in_logs(x: Tensor, y: Tensor) -> Tensor:
-    return torch.cat(
-        [
-            log_sum_exp(part.unsqueeze(-1) + y.unsqueeze(-3), (part.ndim - 1,))
-            for part in torch.split(x, _left_chunks(x, y), dim=-2)
-        ],
-        dim=-2,
-    )
+    found = []
+    for part in torch.split(x, _left_chunks(x, y), dim=-2):
+        joint = part.unsqueeze(-1) + y.unsqueeze(-3)
+        shift = finite_max(joint, -2)
+        found.append(safe_log(_shifted(joint, shift).sum(-2, keepdim=True)).add_(shift).squeeze(-2))
+    return torch.cat(found, dim=-2)
 
 
 def _adjoint_in_logs(x: Tensor, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     size = _left_chunks(x, y)
     grads_x, grad_y = [], torch.zeros_like(y)
     for part, part_grad in zip(torch.split(x, size, -2), torch.split(grad, size, -2), strict=True):
-        belief = log_sum_exp_adjoint(part.unsqueeze(-1) + y.unsqueeze(-3), part_grad, (part.ndim - 1,))
+        joint = part.unsqueeze(-1) + y.unsqueeze(-3)
+        weights = _shifted(joint, finite_max(joint, -2))
+        belief = times(weights, quotient(part_grad.unsqueeze(-2), weights.sum(-2, keepdim=True)))
         grads_x.append(belief.sum(-1))
-        grad_y = grad_y + belief.sum(-3)
+        grad_y = plus(grad_y, belief.sum(-3))
     return torch.cat(grads_x, -2), grad_y

@@ -69,6 +69,7 @@ class Linear:
             return (lhs * rhs).reshape(group.result_shape), Record()
         self._of_groups.append(self._summed(both, group))
         product = _matmul(lhs, rhs)
+        assert product.r is not None
         result = product.r.reshape(group.result_shape)
         return result, Record(product=product)
 
@@ -83,6 +84,7 @@ class Linear:
             of_lhs, of_rhs = incoming.sum(-1), incoming.sum(-2)
         else:
             # What comes back for an impossible entry is zero, and stays so.
+            assert record.product.r is not None
             product = record.product._replace(r=record.product.r.clamp(min=self.tiny))
             of_lhs, of_rhs = kernels.log_matmul_adjoint(product, incoming)
         return of_lhs.reshape(group.shapes[0]), of_rhs.reshape(group.shapes[1])

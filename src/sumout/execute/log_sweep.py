@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from sumout.execute import sweep
 from sumout.execute.algebra import LogSum
 from sumout.execute.kernels import Trust
 from sumout.execute.per_plan import PerPlan
+from sumout.execute.transforms import transformed
 from sumout.plan import EliminationPlan
 
 trust_in = PerPlan(
@@ -23,6 +26,40 @@ DEFERRED = False
 """Whether results are looked at after the sweep on the CPU too, as they always are on other devices."""
 
 
+class _Collecting(threading.local):
+    def __init__(self) -> None:
+        self.wrong: list[Tensor] | None = None
+
+
+_collecting = _Collecting()
+
+
+@contextmanager
+def unchecked() -> Iterator[list[Tensor]]:
+    """Sweeps inside the ``with`` block do not look at their numbers, so that they can be traced and compiled.
+
+    Yields:
+        A list to which each sweep adds boolean scalars; if one of them is true, its result is *not* right, and has to
+        be made again outside the block.
+
+    >>> from sumout.execute import execute
+    >>> from sumout.factors import FactorGraph
+    >>> from sumout.plan import make_plan
+    >>> square = torch.ones(2, 2)
+    >>> graph = FactorGraph.from_tables({"f": (["x", "y"], square), "g": (["y", "z"], square)})
+    >>> with unchecked() as wrong:
+    ...     value = execute(make_plan(graph.structure), graph).value
+    >>> value.exp(), any(wrong)
+    (tensor(8.), False)
+    """
+    before = _collecting.wrong
+    _collecting.wrong = []
+    try:
+        yield _collecting.wrong
+    finally:
+        _collecting.wrong = before
+
+
 def log_sum(
     plan: EliminationPlan, tables: Sequence[Tensor], keep: sweep.Keep | None = None
 ) -> tuple[sweep.Tape, LogSum]:
@@ -30,10 +67,21 @@ def log_sum(
 
     On a GPU a sweep runs through without waiting for its numbers, and is run again if one of them calls for it.
     """
-    deferred = DEFERRED or not tables[0].is_cpu
+    shared = tables if _share_storage(tables) else ()
+    deferred = DEFERRED or _collecting.wrong is not None or not tables[0].is_cpu
     taped = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
     while True:
-        algebra = LogSum(trust_in(plan)[taped], deferred)
+        algebra = LogSum(trust_in(plan)[taped], deferred, shared)
         tape = sweep.forward(plan, tables, algebra, keep)
+        if _collecting.wrong is not None:
+            _collecting.wrong += algebra.wrong()
+            return tape, algebra
         if not algebra.distrust():
             return tape, algebra
+
+
+def _share_storage(tables: Sequence[Tensor]) -> bool:
+    """Whether some tables lie in one place. What a transform shows of a tensor lies nowhere."""
+    if transformed(tables) or tables[0].is_meta:
+        return False
+    return len({table.data_ptr() for table in tables}) < len(tables)

@@ -107,6 +107,7 @@ def forward(
             records.append(record)
         elif keep is not None:
             records.append(Record(operands, result=result if keep == "results" else None))
+        del operands, result, record  # Or they would live until the next group has run.
         _free(group, results, unread)
     return Tape(_total(plan, tables, results, algebra), records)
 
@@ -148,9 +149,10 @@ def backward(
     algebra: Algebra,
     seeds: Sequence[Tensor],
     factors: int,
-    last: bool = True,
 ) -> list[Tensor]:
     """Goes through the groups in reverse and hands back from results to operands.
+
+    The tape is used up: every record is dropped when it has been read.
 
     Args:
         plan: the plan that ``tape`` was recorded from.
@@ -158,7 +160,6 @@ def backward(
         algebra: what is done at each group.
         seeds: what comes back for each of the schedule's totals.
         factors: how many factors there are, the plan's probes included.
-        last: whether the tape is not needed again; then every record is dropped when it has been used.
 
     Returns:
         What came back to each factor, in the shape of its table.
@@ -177,10 +178,10 @@ def backward(
         incoming[number] = []
         outgoing = algebra.backward(group, tape.records[number], of_result)
         del of_result
-        if last:
-            tape.records[number] = Record()
+        tape.records[number] = Record()
         for side, of_operand in zip(group.operands, outgoing, strict=True):
             _hand_back(side, of_operand, incoming, of_factors)
+        del outgoing, of_operand
     missing = [index for index, each in enumerate(of_factors) if each is None]
     assert not missing, missing  # Every factor is an operand of exactly one step.
     return [each for each in of_factors if each is not None]

@@ -17,9 +17,7 @@ from torch import Tensor
 from sumout.execute.per_plan import PerPlan
 from sumout.execute.sweep import Tape
 from sumout.plan import EliminationPlan, Group
-
-_CHUNK = 2**22
-"""Entries of the largest temporary table of a walk."""
+from sumout.plan.memory import WALK_CHUNK
 
 
 class Choice(NamedTuple):
@@ -203,7 +201,7 @@ def walk(plan: EliminationPlan, tape: Tape, decide: Decide, assignments: int = 1
     for stop in route.stops:
         operands = [each.reshape(-1) for each in tape.records[stop.group].operands]
         entries = len(stop.settles[0][0]) * len(stop.operands[0].over)
-        columns = max(1, _CHUNK // max(1, entries))
+        columns = max(1, WALK_CHUNK // max(1, entries))
         for begin in range(0, assignments, columns):
             part = states[:, begin : begin + columns]
             weights: Tensor | None = None

@@ -135,7 +135,7 @@ def test_long_chains_are_scaled_on_the_way(spread: float) -> None:
         pattern = kept.pattern((), wanted)
         assert pattern.flat is not None
         assert not pattern.in_logs
-    assert spread == 1.0 or any(level.scaled is not None for level in pattern.flat._levels)
+    assert spread == 1.0 or any(level.scaled is not None for level in pattern.flat.layout.levels)
 
 
 def test_a_scaled_result_that_is_not_as_assumed_is_found_out() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import torch
 
 from sumout.factors import FactorGraph
+from sumout.plan import Readout
 
 
 def without_leaves(graph: FactorGraph, names: Collection[str]) -> FactorGraph:
@@ -67,3 +68,54 @@ def without_leaves(graph: FactorGraph, names: Collection[str]) -> FactorGraph:
     variables = {name: variable for name, variable in graph.variables.items() if name not in gone}
     states = {name: labels for name, labels in graph.states.items() if name in variables}
     return FactorGraph(tuple(factors), variables, graph.plates, states)
+
+
+def about(graph: FactorGraph, wanted: Iterable[Readout]) -> FactorGraph:
+    """The part of a graph that tells of some variables: the others are summed out where that costs nothing."""
+    asked = {name for each in wanted for name in ((each,) if isinstance(each, str) else each)}
+    rest = [name for name in graph.variables if name not in asked]
+    if not rest or any(factor.scale != 1 for factor in graph.factors):
+        return graph
+    if any(plate.scale != 1 for plate in graph.plates.values()):
+        return graph
+    return without_leaves(graph, rest)
+
+
+def barren(
+    inputs: Sequence[Sequence[str]],
+    hidden: Collection[str],
+    constant: Callable[[int, tuple[str, ...]], bool],
+) -> dict[int, tuple[str, ...]]:
+    """Tables whose sum over variables that no other table has left is the same for all else, one after the other.
+
+    In a Bayesian network these are the conditional probabilities of what was neither observed nor asked for, and has no
+    effect that was (Shachter 1986). To leave them out changes the answer by a known factor. One table stays.
+
+    Args:
+        inputs: the variables of each table.
+        hidden: those that may be summed out: not observed, nor asked for.
+        constant: whether the sum of a table over some of its variables has equal entries.
+
+    Returns:
+        The numbers of the tables in the order in which they go, each with the variables that go with it.
+
+    >>> barren([["a"], ["a", "b"], ["b", "c"]], ["b", "c"], lambda table, over: True)
+    {2: ('c',), 1: ('b',)}
+    """
+    users: dict[str, set[int]] = {}
+    for place, names in enumerate(inputs):
+        for name in names:
+            if name in hidden:
+                users.setdefault(name, set()).add(place)
+    gone: dict[int, tuple[str, ...]] = {}
+    waiting = list(range(len(inputs)))
+    while waiting and len(gone) + 1 < len(inputs):
+        place = waiting.pop()
+        own = tuple([name for name in inputs[place] if len(users.get(name, ())) == 1])
+        if own and place not in gone and constant(place, own):
+            gone[place] = own
+            for name in inputs[place]:
+                if name in users:
+                    users[name].discard(place)
+                    waiting += users[name]
+    return gone

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -21,8 +21,11 @@ from torch import Tensor
 from sumout.execute import LOG_SUM_EXP, Result
 from sumout.execute.flat import FlatProgram, TooFar
 from sumout.execute.linear import Range, linear_sweep
+from sumout.execute.transforms import forward_derivatives, transformed
 from sumout.factors import FactorGraph
 from sumout.factors.evidence import MISSING, Evidence, resolve_evidence
+from sumout.infer.solving.leaves import barren
+from sumout.infer.solving.rehearsal import announce
 from sumout.infer.solving.spread import current_team
 from sumout.plan import FactorShape, Structure, make_plan, planning
 from sumout.plan.structure import Readout
@@ -46,6 +49,16 @@ class _Slice(NamedTuple):
 
     table: Tensor
     steps: tuple[tuple[str, int], ...]
+
+
+class Tables(NamedTuple):
+    """What a pattern is made from: all tables of a prepared graph, or those that matter."""
+
+    tables: list[Tensor]
+    inputs: list[tuple[str, ...]]
+    ranges: list[Range]
+    sizes: dict[str, int]
+    offset: float
 
 
 class PreparedGraph:
@@ -73,6 +86,33 @@ class PreparedGraph:
         self.in_range = min(each.low for each in self.ranges) > math.log(tiny)
         """Whether all tables are right as probabilities; where they are not, only logarithms are."""
         self._patterns: OrderedDict[object, Pattern] = OrderedDict()
+        self._sums: dict[tuple[int, tuple[str, ...]], float | None] = {}
+
+    def relevant(self, observed: Collection[str], wanted: Sequence[Readout], some: Collection[str]) -> Tables:
+        """The tables without those that tell nothing of what is asked (``leaves.barren``)."""
+        asked = {name for each in wanted for name in ((each,) if isinstance(each, str) else each)}
+        hidden = self.sizes.keys() - asked.union(observed, some)
+        gone = barren(self.inputs, hidden, lambda place, over: self._sum(place, over) is not None)
+        kept = [place for place in range(len(self.inputs)) if place not in gone]
+        out = {name for own in gone.values() for name in own}
+        return Tables(
+            [self.tables[place] for place in kept],
+            [self.inputs[place] for place in kept],
+            [self.ranges[place] for place in kept],
+            {name: size for name, size in self.sizes.items() if name not in out},
+            self.offset + sum([math.log(self._sum(place, own) or 1.0) for place, own in gone.items()]),
+        )
+
+    def _sum(self, place: int, over: tuple[str, ...]) -> float | None:
+        """A table summed over some of its variables, if that is the same number for all states of the others."""
+        key = place, over
+        if key not in self._sums:
+            dims = [self.inputs[place].index(name) for name in over]
+            total = self.tables[place].sum(dims)
+            low, high = total.amin().item(), total.amax().item()
+            alike = self.in_range and high - low <= 4 * torch.finfo(total.dtype).eps * high and low > 0.0
+            self._sums[key] = 0.5 * (low + high) if alike else None
+        return self._sums[key]
 
     @property
     def device(self) -> torch.device:
@@ -136,29 +176,30 @@ class Pattern:
         self.observed = observed
         self.some = some
         self._graph = prepared.graph
-        self.offset = prepared.offset
+        relevant = prepared.relevant(observed, wanted, some)
+        self.offset = relevant.offset
         self.in_logs = not prepared.in_range
         """Whether probabilities were once too far apart, so that sweeps are made in logarithms from then on."""
         self._row = _new_name("rows", prepared.sizes)
-        self._sizes = prepared.sizes
+        self._sizes = relevant.sizes
         self._slices = [
             _slice(table, names, observed)
-            for table, names in zip(prepared.tables, prepared.inputs, strict=True)
+            for table, names in zip(relevant.tables, relevant.inputs, strict=True)
         ]
-        self.plan = make_plan(self._structure(prepared, rows), wanted)
-        self._one = torch.ones((), dtype=prepared.tables[0].dtype, device=prepared.device)
+        self.plan = make_plan(self._structure(relevant, rows), wanted)
+        self._one = torch.ones((), dtype=relevant.tables[0].dtype, device=prepared.device)
         self._states = [_indicators(self._sizes[name], self._one) for name in some]
         self.ranges = [
-            *prepared.ranges,
+            *relevant.ranges,
             *[Range(0.0, 0.0)] * (len(some) + len(self.plan.probes)),
         ]
-        self.flat = self._flat(prepared) if rows is None else None
+        self.flat = self._flat(relevant) if rows is None else None
 
-    def _structure(self, prepared: PreparedGraph, rows: int | None) -> Structure:
+    def _structure(self, relevant: Tables, rows: int | None) -> Structure:
         hidden = [name for name in self._sizes if name not in self.observed]
         batch = () if rows is None else (self._row,)
         factors = []
-        for slice_, names in zip(self._slices, prepared.inputs, strict=True):
+        for slice_, names in zip(self._slices, relevant.inputs, strict=True):
             kept = tuple([name for name in names if name not in self.observed])
             factors.append(FactorShape((*batch, *kept) if slice_.steps else kept))
         factors += [FactorShape((*batch, name)) for name in self.some]
@@ -168,16 +209,16 @@ class Pattern:
         variables = tuple([(name, frozenset[str]()) for name in hidden])
         return Structure(tuple(factors), tuple(sizes), variables, (), batch)
 
-    def _flat(self, prepared: PreparedGraph) -> FlatProgram | None:
-        table = prepared.tables[0]
+    def _flat(self, relevant: Tables) -> FlatProgram | None:
+        table = relevant.tables[0]
         entries, groups = self.plan.flops, len(self.plan.schedule.groups)
         quicker = entries * _FLAT_ENTRY < entries * _SWEEP_ENTRY + groups * _SWEEP_GROUP
         if not table.is_cpu or entries > _FLAT or not quicker or 100 * entries > settings.memory_limit:
             return None
-        tables = [each.numpy() for each in prepared.tables]
-        lows = [each.low for each in prepared.ranges]
+        tables = [each.numpy() for each in relevant.tables]
+        lows = [each.low for each in relevant.ranges]
         try:
-            return FlatProgram(self.plan, tables, prepared.inputs, self._sizes, self.observed, lows)
+            return FlatProgram(self.plan, tables, relevant.inputs, self._sizes, self.observed, lows)
         except TooFar:
             return None
 
@@ -192,6 +233,7 @@ class Pattern:
         """
         if self.in_logs:
             return None
+        announce(self.plan)
         tables = [
             slice_.table if not slice_.steps else _picked(slice_, states)  # type: ignore[type-var]
             for slice_ in self._slices
@@ -217,6 +259,7 @@ class Pattern:
         """The log-evidence of one set of observations, the states in the order of ``observed``; ``None`` as above."""
         if not self.fits(backward=False):
             return None
+        announce(self.plan)
         if self.flat is not None:
             try:
                 return self._number(self.flat.log_evidence(states))
@@ -229,6 +272,7 @@ class Pattern:
         """The log-evidence, and tables of what is to be read out; ``None`` as above."""
         if not self.fits(backward=True):
             return None
+        announce(self.plan)
         if self.flat is not None:
             try:
                 value, tables = self.flat.marginals(states)
@@ -287,6 +331,8 @@ def prepared_graph(graph: FactorGraph) -> PreparedGraph | None:
     There is nothing, too, while several processes share the work: plans are then cut into slices.
     """
     if current_team() is not None:
+        return None
+    if forward_derivatives() or transformed([factor.data for factor in graph.factors]):
         return None
     found = _kept.get(graph)
     if found is not None and found.versions == _versions(graph):

@@ -27,11 +27,11 @@ class SliceTable(NamedTuple):
         """The entries of the whole table that a slice is about: a view."""
         return full[tuple([state[each] if each in state else slice(None) for each in self.dims])]
 
-    def placed(self, part: Tensor, state: State) -> Tensor:
-        """The part of a slice in a table of zeros."""
+    def placed(self, part: Tensor, state: State, empty: float = 0.0) -> Tensor:
+        """The part of a slice in a table of zeros, or of what else stands for nothing."""
         for place, each in enumerate(self.dims):
             if each in state:
                 chosen = torch.arange(self.shape[place], device=part.device) == state[each]
                 shape = [-1 if dim == place else 1 for dim in range(part.ndim + 1)]
-                part = torch.where(chosen.reshape(shape), part.unsqueeze(place), 0.0)
+                part = torch.where(chosen.reshape(shape), part.unsqueeze(place), empty)
         return part

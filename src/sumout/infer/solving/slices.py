@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sumout.execute import MAX_SUM, Choice, Marginal, Result, Samples, Semiring, execute
 from sumout.execute import sample as execute_sample
+from sumout.execute.transforms import forward_derivatives, transformed
 from sumout.factors import FactorGraph
 from sumout.infer.solving.slice_table import SliceTable, State
 from sumout.infer.solving.spread import Team, current_team
@@ -103,11 +104,14 @@ class Slices:
     def solve(self) -> tuple[Tensor, dict[Readout, Marginal], tuple[Tensor, ...]]:
         """The answer, the readouts, and the beliefs of all factors if they were asked for."""
         data = [factor.data for factor in self.graph.factors]
-        if torch.is_grad_enabled() and any(each.requires_grad for each in data):
-            if self.maximum:
-                value, *found = self._best_with_gradient(data)
-            else:
-                value, *found = _SumOfSlices.apply(self, *data)  # type: ignore[no-untyped-call]
+        wants_grad = torch.is_grad_enabled() and any(each.requires_grad for each in data)
+        if forward_derivatives() or transformed(data) or (wants_grad and self.maximum and self.tables):
+            value, *found = self.at_once(data)
+        elif wants_grad and self.maximum:
+            # A maximum has the derivative of the slice that has it.
+            value, found = self.run_one(data, self.best_state(data)).value, []
+        elif wants_grad:
+            value, *found = _SumOfSlices.apply(self, *data)  # type: ignore[no-untyped-call]
         else:
             value, *found = self.add_up(data)
         marginals = {
@@ -167,19 +171,25 @@ class Slices:
         return greatest, team.total(share * scale)
 
     def at_once(self, data: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The same with all slices kept, so that it can be differentiated again and again."""
+        """The same with all slices kept, so that it can be differentiated again and again, and in all ways."""
         results = [(state, self.run_one(data, state)) for state in self.states()]
         results = [(state, result) for state, result in results if result.value > -torch.inf]
         if not results:
             return self.add_up(data)
-        value = torch.logsumexp(torch.stack([result.value for _, result in results]), 0)
+        values = torch.stack([result.value for _, result in results])
+        if self.maximum:
+            parts = [(state, self.read(result)) for state, result in results]
+            return values.amax(), *[
+                torch.stack([table.placed(each[place], state, -torch.inf) for state, each in parts]).amax(0)
+                for place, table in enumerate(self.tables)
+            ]
+        value = torch.logsumexp(values, 0)
         whole = [value.new_zeros(table.shape) for table in self.tables]
         for state, result in results:
             share = (result.value - value).exp()
-            parts = self.read(result)
             whole = [
                 full + table.placed(part * share, state)
-                for table, full, part in zip(self.tables, whole, parts, strict=True)
+                for table, full, part in zip(self.tables, whole, self.read(result), strict=True)
             ]
         return value, *whole
 
@@ -232,11 +242,6 @@ class Slices:
             for number in range(len(states))[step]:
                 values[number] = self.run_one(data, states[number]).value
         return values if self.team is None else self.team.greatest(values)
-
-    def _best_with_gradient(self, data: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """A maximum has the derivative of the slice that has it; the tables have none."""
-        _, *whole = self.add_up(data)
-        return self.run_one(data, self.best_state(data)).value, *whole
 
     def assignment(self) -> dict[str, Choice]:
         """A best assignment of all variables."""
@@ -306,6 +311,7 @@ class _SumOfSlices(torch.autograd.Function):
         data, outputs = ctx.saved_tensors[: ctx.factors], ctx.saved_tensors[ctx.factors :]
         if not torch.is_grad_enabled():
             return None, *ctx.slices.gradients(data, outputs, grads)
+        data = [each.view_as(each) for each in data]  # One tensor may be the table of several factors.
         again = ctx.slices.at_once(data)
         used = [(out, grad) for out, grad in zip(again, grads, strict=True) if out.requires_grad]
         wanted = [each for each in data if each.requires_grad]

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 import torch
 
+from sumout.errors import MemoryLimitError
 from sumout.execute import LOG_SUM_EXP, MAX_SUM, Result, Samples, Semiring, execute
 from sumout.execute import sample as execute_sample
 from sumout.factors import FactorGraph
 from sumout.factors.unroll import unroll
 from sumout.infer.solving.joined import JoinedResult, joined_beliefs, joined_samples
+from sumout.infer.solving.rehearsal import announce
 from sumout.infer.solving.slices import Slices
 from sumout.infer.solving.spread import current_team
 from sumout.plan import EliminationPlan, Readout, Unrolled, make_plan
 from sumout.settings import settings
+from sumout.text import memory
 
 
 def solve(
@@ -54,6 +57,7 @@ def solve(
     """
     if plan is None:
         plan = plan_for(graph, marginals, backward=beliefs or bool(marginals) or _wants_grad(graph))
+    announce(plan)
     if not plan.unrolled and not plan.sliced:
         return execute(plan, graph, semiring, beliefs=beliefs)
     run_on, copies = _prepared(plan, graph)
@@ -92,10 +96,12 @@ def sample(
         plan: what is to be run; one is made, or found, if ``None``.
 
     Raises:
-        PlanError, MemoryLimitError, ValueError: as ``solve``.
+        PlanError, MemoryLimitError, ValueError: as ``solve``; also if there are more samples than fit into memory.
     """
     if plan is None:
         plan = plan_for(graph, backward=True)
+    _check_samples(plan, graph, count)
+    announce(plan)
     with torch.no_grad():
         run_on, copies = _prepared(plan, graph)
         if plan.sliced:
@@ -105,26 +111,42 @@ def sample(
         return joined_samples(graph, copies, drawn)
 
 
+def _check_samples(plan: EliminationPlan, graph: FactorGraph, count: int) -> None:
+    itemsize = graph.factors[0].data.element_size() if graph.factors else 4
+    needed, limit = plan.bytes(itemsize, samples=count), settings.memory_limit
+    if needed > limit:
+        raise MemoryLimitError(
+            f"{count:,} samples of {len(graph.variables):,} variables need {memory(needed)} and the limit is "
+            f"{memory(limit)}. Draw fewer at a time, or raise the limit: settings.override(memory_limit=...)."
+        )
+
+
 def plan_for(
-    graph: FactorGraph, marginals: Sequence[Readout] = (), *, backward: bool = False
+    graph: FactorGraph,
+    marginals: Sequence[Readout] = (),
+    *,
+    maximised: Sequence[str] = (),
+    backward: bool = False,
 ) -> EliminationPlan:
     """A plan that fits into ``settings.memory_limit``.
 
     Args:
         graph: what is to be solved.
         marginals: variables, and tuples of them, whose marginals are to be read off the result.
+        maximised: variables that are maximised after all others were summed out.
         backward: whether the forward sweep is kept.
 
     Raises:
         PlanError, MemoryLimitError: as ``solve``.
     """
-    if not graph.factors:
-        return make_plan(graph.structure, tuple(marginals), unroll=True)
+    if not graph.factors:  # Without tables there is nothing to slice.
+        return make_plan(graph.structure, tuple(marginals), maximised=maximised, unroll=True)
     team = current_team()
     limit, itemsize = settings.memory_limit, graph.factors[0].data.element_size()
     plan = make_plan(
         graph.structure,
         tuple(marginals),
+        maximised=maximised,
         memory_limit=limit,
         itemsize=itemsize,
         backward=backward,
