@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from fitting import maximum_likelihood
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,8 +30,9 @@ import sumout.distributions as dist
 from sumout import infer
 from sumout.errors import MissingExtraError
 
-DATA = Path(__file__).parent / "data" / "earthquakes.csv"
-PICTURE = Path("build") / "earthquakes.png"
+HERE = Path(__file__).parent
+DATA = HERE / "data" / "earthquakes.csv"
+PICTURE = HERE / "earthquakes.png"
 
 # (number of states, does the chain start in its stationary distribution) -> the published -log likelihood
 PUBLISHED = {
@@ -106,7 +107,7 @@ def model(counts: Tensor, start: Parameters) -> None:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fitted:
     """A maximum of the likelihood, and what it took to find it."""
 
     params: Parameters
@@ -115,33 +116,13 @@ class Fit:
     seconds: float
 
 
-def fit(counts: Tensor, start: Parameters, report: Callable[[float], None] = lambda loss: None) -> Fit:
-    """Minimises -log likelihood by L-BFGS from one starting point; reports each evaluation."""
-    began = time.perf_counter()
-    sumout.clear_param_store()
-    log_likelihood = infer.log_evidence(model)
-    log_likelihood(counts, start)  # the first call makes the parameters
-    store = sumout.get_param_store()
-    unconstrained = [value for _, value in store.named_parameters()]
-    optimizer = torch.optim.LBFGS(
-        unconstrained, max_iter=200, tolerance_grad=1e-5, tolerance_change=1e-9, line_search_fn="strong_wolfe"
-    )
-    losses: list[float] = []
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = -log_likelihood(counts, start)
-        loss.backward()
-        losses.append(loss.item())
-        report(losses[-1])
-        return loss
-
-    optimizer.step(closure)
-    found = {name: value.detach().clone() for name, value in store.items()}
-    return Fit(Parameters(**found), min(losses), len(losses), time.perf_counter() - began)
+def fit(counts: Tensor, start: Parameters, report: Callable[[float], None] | None = None) -> Fitted:
+    """The maximum that is nearest to one starting point."""
+    found = maximum_likelihood(model, counts, start, report=report)
+    return Fitted(Parameters(**found.values), -found.log_likelihood, found.evaluations, found.seconds)
 
 
-def fit_all(counts: Tensor, console: Console) -> dict[tuple[int, bool], Fit]:
+def fit_all(counts: Tensor, console: Console) -> dict[tuple[int, bool], Fitted]:
     """The best fit of each published model over its starting points, with progress shown on the way."""
     columns = (
         TextColumn("{task.description}"),
@@ -149,28 +130,28 @@ def fit_all(counts: Tensor, console: Console) -> dict[tuple[int, bool], Fit]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[loss]}"),
     )
-    best: dict[tuple[int, bool], Fit] = {}
+    best: dict[tuple[int, bool], Fitted] = {}
     with Progress(*columns, console=console) as progress:
         for states, stationary in PUBLISHED:
             label = f"{states} state{'s' * (states > 1)}" if stationary else f"{states} states, free start"
             task = progress.add_task(f"{label:20}", total=len(STARTS[states]), loss="")
 
-            def report(loss: float, task: int = task) -> None:
-                progress.update(task, loss=f"-log L = {loss:.4f}")
+            def report(log_likelihood: float, task: int = task) -> None:
+                progress.update(task, loss=f"-log L = {-log_likelihood:.4f}")
 
             fits = []
             for odds in STARTS[states]:
                 fits.append(fit(counts, Parameters.start(counts, states, stationary, odds), report))
                 progress.advance(task)
             best[states, stationary] = min(fits, key=lambda each: each.loss)
-            report(best[states, stationary].loss)
+            report(-best[states, stationary].loss)
     return best
 
 
 # ---------------------------------------------------------------------------------------------- the results
 
 
-def comparison(fits: dict[tuple[int, bool], Fit], observations: int) -> Table:
+def comparison(fits: dict[tuple[int, bool], Fitted], observations: int) -> Table:
     """Our likelihoods beside the published ones, with what model selection makes of them."""
     title = "Poisson hidden Markov models of the earthquakes of 1900-2006"
     table = Table(title=title, box=box.SIMPLE, collapse_padding=True, pad_edge=False)
@@ -234,8 +215,10 @@ def draw(years: list[int], counts: Tensor, params: Parameters, probs: Tensor, pa
     figure, (series, posterior) = plt.subplots(
         2, 1, figsize=(10, 6), sharex=True, height_ratios=(2, 1), layout="constrained"
     )
-    series.plot(years, counts, "o-", color="0.6", linewidth=0.8, markersize=3, label="earthquakes")
-    series.plot(years, probs @ params.rate, color="black", linewidth=1.2, label="posterior mean rate")
+    series.plot(years, counts.tolist(), "o-", color="0.6", linewidth=0.8, markersize=3, label="earthquakes")
+    series.plot(
+        years, (probs @ params.rate).tolist(), color="black", linewidth=1.2, label="posterior mean rate"
+    )
     for state, rate in enumerate(params.rate.tolist()):
         here = [(begin, end) for begin, end, each in stays(path) if each == state]
         begins, ends = [years[begin] - 0.5 for begin, _ in here], [years[end] + 0.5 for _, end in here]
@@ -244,7 +227,7 @@ def draw(years: list[int], counts: Tensor, params: Parameters, probs: Tensor, pa
     series.set_ylabel("earthquakes of magnitude 7+")
     series.set_title(f"Most probable states of a {len(params.rate)}-state Poisson hidden Markov model")
     series.legend(ncols=2, frameon=False)
-    posterior.stackplot(years, probs.T, colors=colours[: len(params.rate)])
+    posterior.stackplot(years, probs.T.tolist(), colors=colours[: len(params.rate)])
     posterior.set(
         ylabel="P(state | all counts)", xlabel="year", ylim=(0, 1), xlim=(years[0] - 1, years[-1] + 1)
     )
@@ -253,7 +236,7 @@ def draw(years: list[int], counts: Tensor, params: Parameters, probs: Tensor, pa
     plt.close(figure)
 
 
-def main() -> None:
+def main(picture: Path = PICTURE) -> None:
     console = Console()
     years, counts = read_counts()
     fits = fit_all(counts, console)
@@ -261,8 +244,8 @@ def main() -> None:
     shown = fits[SHOWN].params.sorted()
     probs, path = decode(counts, shown)
     console.print(periods(years, path, shown.rate))
-    draw(years, counts, shown, probs, path, PICTURE)
-    console.print(f"Series, decoded rates and posterior drawn in {PICTURE}")
+    draw(years, counts, shown, probs, path, picture)
+    console.print(f"Series, decoded rates and posterior drawn in {picture}")
     worst = max(abs(each.loss - PUBLISHED[key]) for key, each in fits.items())
     if worst > 1e-3:
         raise SystemExit(f"A likelihood differs from the published one by {worst:.4f}, more than 0.001.")

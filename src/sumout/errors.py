@@ -53,6 +53,20 @@ class EnumerationError(ModelError, NotImplementedError):
     """
 
 
+class ControlFlowError(EnumerationError):
+    """Python decides on the value of a site that has all its values at once.
+
+    Attributes:
+        sites: the sites that the value depends on.
+        automatic: those of them that may be enumerated sequentially instead, if that is all of them.
+    """
+
+    def __init__(self, message: str, sites: Iterable[str] = (), automatic: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.sites = tuple(sites)
+        self.automatic = frozenset(automatic)
+
+
 class GraphError(SumoutError, ValueError):
     """A factor graph breaks one of its invariants."""
 

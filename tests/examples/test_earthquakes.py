@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "earthquakes.py"
 
-
-@pytest.fixture(scope="module")
-def earthquakes() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("earthquakes", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["earthquakes"] = module  # where its dataclasses look their annotations up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["earthquakes"]
+@pytest.fixture
+def earthquakes(example: Callable[[str], ModuleType]) -> ModuleType:
+    return example("earthquakes")
 
 
 def test_the_data_are_those_of_the_book(earthquakes: ModuleType) -> None:
@@ -36,6 +25,13 @@ def test_the_stationary_distribution_is_left_as_it_is(earthquakes: ModuleType) -
     initial = earthquakes.stationary_distribution(transition)
     assert torch.allclose(initial @ transition, initial, atol=1e-14)
     assert initial.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("states", "stationary"), [(1, True), (2, False), (3, True)])
+def test_the_published_likelihoods(earthquakes: ModuleType, states: int, stationary: bool) -> None:
+    _, counts = earthquakes.read_counts()
+    fit = earthquakes.fit(counts, earthquakes.Parameters.start(counts, states, stationary, odds=20))
+    assert fit.loss == pytest.approx(earthquakes.PUBLISHED[states, stationary], abs=1e-3)
 
 
 def test_two_states_reach_the_published_likelihood(earthquakes: ModuleType, tmp_path: Path) -> None:

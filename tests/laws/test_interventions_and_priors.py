@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributions import biject_to
 
 import sumout.distributions as dist
 from models import MODELS, Model, Program
@@ -103,12 +104,21 @@ def test_do_and_condition_commute(model: Model, one: int, two: int, data: st.Dat
 # ---------------------------------------------------------------------------------------------------- params
 
 
+def priors_of(model: Model) -> dict[str, Any]:
+    """Normals of the unconstrained numbers, brought to where each param of a model lives."""
+    recorded, priors = record(model.program(), 0), {}
+    for name in model.params:
+        site = recorded.nodes[name]
+        transform = biject_to(site["kwargs"].get("constraint", dist.constraints.real))
+        shape = transform.inverse_shape(site["value"].shape)
+        normal = dist.Normal(torch.zeros(shape, dtype=torch.float64), 1.0).to_event(len(shape))
+        priors[name] = dist.TransformedDistribution(normal, transform)
+    return priors
+
+
 @given(with_params, seeds)
 def test_lift_makes_params_samples_of_their_prior(model: Model, rng_seed: int) -> None:
-    priors = {
-        "probs": dist.Dirichlet(torch.ones(2, dtype=torch.float64)),
-        "rates": dist.Gamma(torch.ones(2, dtype=torch.float64), 1.0).to_event(1),
-    }
+    priors = priors_of(model)
     lifted = record(lift(model.program(), prior=priors), rng_seed)
     assert lifted.param_nodes == []
     values = {name: lifted.nodes[name]["value"] for name in model.params}

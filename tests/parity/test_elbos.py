@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pyro
 import pyro.infer
@@ -20,28 +21,25 @@ from torch import Tensor
 
 import sumout
 import sumout.distributions as dist
+from sumout import infer
 from sumout.effects import handlers
-from sumout.infer import config_enumerate
-from sumout.infer.objectives.trace_elbo import Trace_ELBO
-from sumout.infer.objectives.traceenum_elbo import TraceEnum_ELBO
 
 constraints = dist.constraints
 PRIMITIVES = ("sample", "param", "plate", "markov", "factor", "deterministic", "get_param_store")
+OBJECTIVES = ("Trace_ELBO", "TraceEnum_ELBO", "TraceMeanField_ELBO", "TraceTMC_ELBO")
 PYRO = SimpleNamespace(
     **{name: getattr(pyro, name) for name in PRIMITIVES},
     mask=pyro_poutine.mask,
     scale=pyro_poutine.scale,
     config_enumerate=pyro.infer.config_enumerate,
-    Trace_ELBO=pyro.infer.Trace_ELBO,
-    TraceEnum_ELBO=pyro.infer.TraceEnum_ELBO,
+    **{name: getattr(pyro.infer, name) for name in OBJECTIVES},
 )
 OURS = SimpleNamespace(
     **{name: getattr(sumout, name) for name in PRIMITIVES},
     mask=handlers.mask,
     scale=handlers.scale,
-    config_enumerate=config_enumerate,
-    Trace_ELBO=Trace_ELBO,
-    TraceEnum_ELBO=TraceEnum_ELBO,
+    config_enumerate=infer.config_enumerate,
+    **{name: getattr(infer, name) for name in OBJECTIVES},
 )
 ENUMERATED = {"enumerate": "parallel"}
 
@@ -264,25 +262,198 @@ def test_a_factor_and_a_plate_that_is_a_loop() -> None:
 # ------------------------------------------------------------------------------------------------- without sums
 
 
+def both_kinds(P: SimpleNamespace) -> None:
+    top = P.sample("top", dist.Bernoulli(P.param("rate", start() / 2, constraint=constraints.unit_interval)))
+    loc = P.sample("loc", dist.Normal(top, 1.0))
+    with P.plate("data", 6, subsample=torch.arange(3)), P.scale(scale=1.5):
+        z = P.sample("z", dist.Bernoulli(0.2 + 0.5 * top))
+        P.sample("x", dist.Normal(loc + z, 1.0), obs=POINTS[:3])
+
+
+def both_kinds_guide(P: SimpleNamespace) -> None:
+    top = P.sample("top", dist.Bernoulli(logits=P.param("top_logit", start())))
+    P.sample("loc", dist.Normal(P.param("q_loc", start()) * top, P.param("q_scale", start(seed=4))))
+    with P.plate("data", 6, subsample=torch.arange(3)), P.scale(scale=1.5):
+        P.sample("z", dist.Bernoulli(logits=P.param("z_logits", start(3))))
+
+
 @pytest.mark.parametrize(
     "particles", [{}, {"num_particles": 4}, {"num_particles": 4, "vectorize_particles": True}]
 )
-def test_trace_elbo_with_both_kinds_of_gradients(particles: dict) -> None:
-    """The score-function estimates agree too: both leave the same terms out of the costs."""
+def test_trace_elbo_of_the_same_draws(particles: dict) -> None:
+    options = {"max_plate_nesting": 1, **particles}
+    expected, _ = solve(PYRO, "Trace_ELBO", both_kinds, both_kinds_guide, **options)
+    found, _ = solve(OURS, "Trace_ELBO", both_kinds, both_kinds_guide, **options)
+    assert found == pytest.approx(expected, rel=1e-8)
 
+
+@pytest.mark.parametrize("elbo", ["Trace_ELBO", "TraceEnum_ELBO"])
+def test_score_function_gradients_have_the_same_mean(elbo: str) -> None:
+    """Costs that do not depend on a draw are left out here, and not all of them there: the means are the same."""
+
+    def means(P: SimpleNamespace) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for outcome in range(2**4):
+            bits = torch.tensor([float(outcome >> place & 1) for place in range(4)])
+            weight = torch.ones(())
+
+            def told(probs: Tensor, *args: object, bits: Tensor = bits, **kwargs: object) -> Tensor:
+                nonlocal weight
+                value = bits[:1].reshape(probs.shape) if probs.numel() == 1 else bits[1:].reshape(probs.shape)
+                weight = weight * torch.where(value == 1, probs, 1 - probs).prod()
+                return value
+
+            with patch("torch.bernoulli", told):
+                options = {"max_plate_nesting": 1, "strict_enumeration_warning": False}
+                _, grads = solve(P, elbo, both_kinds, both_kinds_guide, **options)
+            for name, grad in grads.items():
+                found[name] = found.get(name, torch.zeros(())) + weight.detach() * grad
+        return found
+
+    expected, found = means(PYRO), means(OURS)
+    assert expected.keys() == found.keys()
+    for name, theirs in expected.items():
+        torch.testing.assert_close(found[name], theirs, rtol=1e-8, atol=1e-8, msg=f"{{}}: {name}".format)
+
+
+# ------------------------------------------------------------------------------------------------- in the guide
+
+
+def test_sites_enumerated_in_the_guide() -> None:
     def model(P: SimpleNamespace) -> None:
-        top = P.sample(
-            "top", dist.Bernoulli(P.param("rate", start() / 2, constraint=constraints.unit_interval))
-        )
-        loc = P.sample("loc", dist.Normal(top, 1.0))
-        with P.plate("data", 12, subsample=torch.arange(6)), P.scale(scale=1.5):
-            z = P.sample("z", dist.Bernoulli(0.2 + 0.5 * top))
-            P.sample("x", dist.Normal(loc + z, 1.0), obs=POINTS)
+        a = P.sample("a", dist.Categorical(P.param("p_a", simplex(2), constraint=constraints.simplex)))
+        with P.plate("data", 60, subsample=torch.tensor([7, 3, 31, 59, 0, 12])):
+            rows = P.param("p_b", simplex(2, 3), constraint=constraints.simplex)
+            b = P.sample("b", dist.Categorical(rows[a]))
+            c = P.sample("c", dist.Bernoulli(P.param("p_c", start(3) / 2)[b]), infer=ENUMERATED)
+            P.sample("x", dist.Normal(Vindex(P.param("loc", start(2, 3)))[a, b] + c, 1.0), obs=POINTS)
 
     def guide(P: SimpleNamespace) -> None:
-        top = P.sample("top", dist.Bernoulli(logits=P.param("top_logit", start())))
-        P.sample("loc", dist.Normal(P.param("q_loc", start()) * top, P.param("q_scale", start(seed=4))))
-        with P.plate("data", 12, subsample=torch.arange(6)), P.scale(scale=1.5):
-            P.sample("z", dist.Bernoulli(logits=P.param("z_logits", start(6))))
+        table = P.param("q_a", simplex(2, seed=3), constraint=constraints.simplex)
+        a = P.sample("a", dist.Categorical(table), infer=ENUMERATED)
+        with P.plate("data", 60, subsample=torch.tensor([7, 3, 31, 59, 0, 12])) as i:
+            rows = P.param("q_b", simplex(60, 2, 3), constraint=constraints.simplex)
+            P.sample("b", dist.Categorical(Vindex(rows)[i, a]), infer=ENUMERATED)
 
-    assert_same("Trace_ELBO", model, guide, max_plate_nesting=1, **particles)
+    assert_same("TraceEnum_ELBO", model, guide, max_plate_nesting=1)
+    for particles in ({}, {"vectorize_particles": True}):
+        assert_same("TraceEnum_ELBO", model, guide, max_plate_nesting=1, num_particles=3, **particles)
+
+
+def chains(P: SimpleNamespace, history: int = 1) -> tuple[Callable, Callable]:
+    data = torch.linspace(-1, 2, 5)
+
+    def model(P: SimpleNamespace) -> None:
+        transition = P.param("transition", simplex(3, 3), constraint=constraints.simplex)
+        x = 0
+        for t in P.markov(range(5), history=history):
+            x = P.sample(f"x_{t}", dist.Categorical(transition[x]))
+            P.sample(f"y_{t}", dist.Normal(P.param("loc", start(3))[x], 1.0), obs=data[t])
+
+    def guide(P: SimpleNamespace) -> None:
+        transition = P.param("q", simplex(3, 3, seed=7), constraint=constraints.simplex)
+        x = 0
+        for t in P.markov(range(5), history=history):
+            x = P.sample(f"x_{t}", dist.Categorical(transition[x]), infer=ENUMERATED)
+
+    return model, guide
+
+
+def test_a_chain_enumerated_in_the_guide() -> None:
+    model, guide = chains(OURS)
+    assert_same("TraceEnum_ELBO", model, guide, max_plate_nesting=0)
+
+
+def test_a_sequentially_enumerated_site_of_the_guide() -> None:
+    def model(P: SimpleNamespace) -> None:
+        a = P.sample("a", dist.Bernoulli(P.param("p_a", start() / 2)))
+        with P.plate("data", 6):
+            b = P.sample("b", dist.Bernoulli(0.2 + 0.5 * a))
+            P.sample("x", dist.Normal(b + P.param("loc", start()) * a, 1.0), obs=POINTS)
+
+    def guide(P: SimpleNamespace) -> None:
+        a = P.sample("a", dist.Bernoulli(P.param("q_a", start() / 3)), infer={"enumerate": "sequential"})
+        with P.plate("data", 6):
+            P.sample("b", dist.Bernoulli(0.1 + 0.3 * a + 0 * P.param("q_b", start(6))), infer=ENUMERATED)
+
+    assert_same("TraceEnum_ELBO", model, guide, max_plate_nesting=1)
+
+
+def test_draws_for_each_value_of_an_enumerated_site() -> None:
+    """Pathwise: the noises come in the same order."""
+
+    def model(P: SimpleNamespace) -> None:
+        with P.plate("data", 6):
+            y = P.sample("y", dist.Categorical(P.param("p_y", simplex(3), constraint=constraints.simplex)))
+            z = P.sample("z", dist.Normal(P.param("m", start()), 1.0))
+            P.sample("x", dist.Normal(z + P.param("loc", start(3))[y], 1.0), obs=POINTS)
+
+    def guide(P: SimpleNamespace) -> None:
+        with P.plate("data", 6):
+            rows = P.param("q_y", simplex(6, 3), constraint=constraints.simplex)
+            y = P.sample("y", dist.Categorical(rows), infer=ENUMERATED)
+            P.sample("z", dist.Normal(P.param("q_loc", start(3))[y], P.param("q_scale", start())))
+
+    assert_same("TraceEnum_ELBO", model, guide, max_plate_nesting=1)
+
+
+# ------------------------------------------------------------------------------------------- the other objectives
+
+
+def test_divergences_in_closed_form() -> None:
+    def model(P: SimpleNamespace) -> None:
+        rate = P.sample("rate", dist.Gamma(2.0, P.param("b", start(), constraint=constraints.positive)))
+        with P.plate("data", 60, subsample=torch.tensor([7, 3, 31, 59, 0, 12])):
+            z = P.sample("z", dist.Normal(rate, 1.0))
+            P.sample("x", dist.Normal(z, 1.0), obs=POINTS)
+
+    def guide(P: SimpleNamespace) -> None:
+        P.sample("rate", dist.Gamma(P.param("q_a", 1 + start(), constraint=constraints.positive), 1.5))
+        with P.plate("data", 60, subsample=torch.tensor([7, 3, 31, 59, 0, 12])):
+            P.sample("z", dist.Normal(P.param("q_loc", start(6)), P.param("q_scale", start(6, seed=1))))
+
+    for particles in ({}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}):
+        assert_same("TraceMeanField_ELBO", model, guide, max_plate_nesting=1, **particles)
+
+
+@pytest.mark.parametrize("of_model", [False, True])
+def test_several_samples_of_each_site(of_model: bool) -> None:
+    """Of sites that do not depend on each other: there the two have one definition.
+
+    Pyro counts a site that the model enumerates exactly twice, and divides samples of a site that depends on others by
+    a density that they do not come from.
+    """
+    several = {"enumerate": "parallel", "num_samples": 4}
+
+    def model(P: SimpleNamespace) -> None:
+        z = P.sample("z", dist.Normal(P.param("m", start()), 1.0))
+        with P.plate("data", 6):
+            w = P.sample("w", dist.Normal(0.0, P.param("s", start())), infer=several if of_model else {})
+            P.sample("x", dist.Normal(z + w, 1.0), obs=POINTS)
+
+    def guide(P: SimpleNamespace) -> None:
+        P.sample("z", dist.Normal(P.param("q_loc", start()), 0.7), infer=several)
+        if not of_model:
+            with P.plate("data", 6):
+                P.sample("w", dist.Normal(P.param("q_w", start(6)), 0.6), infer=several)
+
+    assert_same("TraceTMC_ELBO", model, guide, max_plate_nesting=1)
+    for particles in ({}, {"vectorize_particles": True}):
+        options = {"num_particles": 3, **particles}
+        if not particles:  # Pyro adds up vectorized particles within the logarithm.
+            assert_same("TraceTMC_ELBO", model, guide, max_plate_nesting=1, **options)
+
+
+def test_samples_in_the_guide() -> None:
+    several = {"enumerate": "parallel", "num_samples": 4, "expand": True}
+
+    def model(P: SimpleNamespace) -> None:
+        a = P.sample("a", dist.Bernoulli(P.param("p_a", start() / 2)))
+        z = P.sample("z", dist.Normal(P.param("m", start()) * a, 1.0))
+        P.sample("x", dist.Normal(z, 1.0), obs=POINTS[0])
+
+    def guide(P: SimpleNamespace) -> None:
+        a = P.sample("a", dist.Bernoulli(P.param("q_a", start() / 2)), infer=ENUMERATED)
+        P.sample("z", dist.Normal(P.param("q_loc", start()) - a, 0.7), infer=several)
+
+    assert_same("TraceEnum_ELBO", model, guide, max_plate_nesting=0)

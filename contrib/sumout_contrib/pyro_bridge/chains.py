@@ -42,8 +42,8 @@ class Chains:
         """What is in reach; also a neighbouring branch, one that started from here, and one step further back."""
         here, contexts = chain._pos, chain._stack
         names = set().union(*contexts[max(0, here - chain.history - 1) : here + 1])
-        if chain.keep:  # nothing is left
-            return names
+        if chain.keep:  # Nothing is left, and contexts that start from here will see those that did before.
+            return names.union(*contexts[here + 1 :])
         met = self._met.setdefault(chain, {})
         now, before = met.get(here, (None, set()))
         if now is not contexts[here]:

@@ -20,17 +20,17 @@ __all__ = [
     "is_validation_enabled",
 ]
 
-_SAMPLERS = "It has no samplers: sum discrete sites out with TraceEnum_ELBO, and fit a guide to the others."
+_SAMPLERS = (
+    "It has no samplers: sum discrete sites out with infer.potential_fn, and give that to Pyro's NUTS."
+)
 _INSTEAD = {
     "HMC": _SAMPLERS,
     "MCMC": _SAMPLERS,
     "NUTS": _SAMPLERS,
     "JitTraceGraph_ELBO": "Use Trace_ELBO.",
     "JitTraceMeanField_ELBO": "Use Trace_ELBO, which has the same expectation.",
-    "Predictive": "Run handlers.replay(model, trace=handlers.trace(guide).get_trace(...)) once for each draw.",
     "TraceGraph_ELBO": "Use Trace_ELBO, whose gradient is unbiased for sites of every kind too.",
     "TraceMeanField_ELBO": "Use Trace_ELBO, which has the same expectation.",
-    "infer_discrete": "Use marginals(model) or map_assignment(model), which are exact.",
 }
 
 

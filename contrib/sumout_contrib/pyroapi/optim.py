@@ -10,19 +10,10 @@ from sumout_contrib.pyroapi.lookup import handed_on, names
 
 __all__ = ["PyroOptim"]
 
-_SCHEDULE = (
-    "Use ClippedAdam({'lr': ..., 'lrd': ...}), whose learning rate is multiplied by lrd in every step."
-)
 _INSTEAD = {
     "LBFGS": "It evaluates the loss several times in a step, which SVI cannot offer. Use torch.optim.LBFGS on the "
     "gradient of a loss's differentiable_loss.",
-    "PyroLRScheduler": _SCHEDULE,
-    "ExponentialLR": _SCHEDULE,
-    "StepLR": _SCHEDULE,
-    "MultiStepLR": _SCHEDULE,
-    "LambdaLR": _SCHEDULE,
-    "CosineAnnealingLR": _SCHEDULE,
-    "ReduceLROnPlateau": _SCHEDULE,
+    "PyroLRScheduler": "Use ScheduledOptimizer, or a scheduler by its name: ExponentialLR({'optimizer': ...}).",
 }
 
 

@@ -179,6 +179,8 @@ class Rule(NamedTuple):
 
 def _weibull_power(fn: Any) -> float | None:
     shape = torch.as_tensor(fn.concentration)
+    if shape.requires_grad:  # The scale is that power for this value only.
+        return None
     first = float(shape.reshape(-1)[0])
     return -1.0 / first if bool((shape == first).all()) else None
 
@@ -214,6 +216,9 @@ LIKELIHOODS: dict[type, dict[type, tuple[Rule, ...]]] = {
     dist.InverseGamma: _RATE,
 }
 """For each family of priors the likelihoods that are conjugate to it."""
+
+POSITIVE = frozenset({dist.Beta, dist.Dirichlet, dist.Gamma, dist.InverseGamma})
+"""Families of positive values, entry by entry."""
 
 INVERSE = frozenset({dist.InverseGamma})
 """Families whose ``u`` is ``1 / x``."""

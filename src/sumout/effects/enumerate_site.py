@@ -70,8 +70,8 @@ def finite_support(fn: Any, name: str | None, expand: bool) -> Tensor:
         reason = f" ({error})" if str(error) else ""
         raise EnumerationError(
             f"Site {name!r} cannot be enumerated: {type(innermost(fn)).__name__} has no finite support that is the "
-            f"same for all of its batch{reason}. Observe the site, truncate its support to a "
-            "Categorical, or take the mark infer={'enumerate': 'parallel'} away."
+            f"same for all of its batch{reason}. Observe the site, cut a count off (infer={{'truncate': 1e-9}}), or "
+            "take the mark infer={'enumerate': 'parallel'} away."
         ) from error
     return support
 

@@ -55,6 +55,33 @@ def set_rng_state(state: RandomState) -> None:
         torch.cuda.set_rng_state_all(list(state.cuda))
 
 
+class TorchState(NamedTuple):
+    """The state of torch's generators alone, which is had in a small part of the time that all take."""
+
+    cpu: Tensor
+    cuda: tuple[Tensor, ...]
+
+    @staticmethod
+    def now() -> TorchState:
+        """The present state."""
+        used = torch.cuda.is_initialized()
+        return TorchState(
+            torch.get_rng_state(),
+            tuple(torch.cuda.get_rng_state_all()) if used else (),  # type: ignore[no-untyped-call]
+        )
+
+    def restore(self) -> None:
+        """Puts torch's generators back to where they were.
+
+        >>> before = TorchState.now(); first = torch.rand(())
+        >>> before.restore(); bool(first == torch.rand(()))
+        True
+        """
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(list(self.cuda))
+
+
 @contextmanager
 def kept_rng_state() -> Iterator[None]:
     """Puts all generators back after a ``with`` block, errors included: for runs that must leave no trace.

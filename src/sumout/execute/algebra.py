@@ -23,14 +23,21 @@ class Record(NamedTuple):
     result: Tensor | None = None
 
 
+Sides = tuple[bool, ...]
+"""Which operands of a group something has to go back to."""
+
+Outgoing = tuple[Tensor | None, ...]
+"""What goes back to each operand."""
+
+
 class Algebra(Protocol):
     """Sums and products on tables; a group is known by its number."""
 
     def forward(self, number: int, group: Group, operands: tuple[Tensor, ...]) -> tuple[Tensor, Record]:
         """The group's result, and what ``backward`` needs."""
 
-    def backward(self, group: Group, record: Record, incoming: Tensor) -> tuple[Tensor, ...]:
-        """From what came back for the group's result to what goes back to its operands."""
+    def backward(self, group: Group, record: Record, incoming: Tensor, sides: Sides) -> Outgoing:
+        """From what came back for the group's result to what goes back to its operands, those of ``sides`` at least."""
 
     def total(self, result: Tensor) -> Tensor:
         """A result without variables as a logarithm."""
@@ -45,6 +52,22 @@ def multiplied(group: Group, x: Tensor) -> Tensor:
 def spread(group: Group, incoming: Tensor) -> Tensor:
     """What came back for a sum or a product over some dimensions, for each of their elements."""
     return incoming.reshape(*group.result_shape, *[1] * len(group.gone)).expand(group.shapes[0])
+
+
+def handed_back(group: Group, product: kernels.Product | None, incoming: Tensor, sides: Sides) -> Outgoing:
+    """The beliefs of a product's operands; without variables that are summed out nothing was kept."""
+    if product is not None:
+        return shaped(group, kernels.log_matmul_adjoint(product, incoming, sides))
+    return shaped(
+        group, [incoming.sum(dim) if wanted else None for dim, wanted in zip((-1, -2), sides, strict=True)]
+    )
+
+
+def shaped(group: Group, found: Sequence[Tensor | None]) -> Outgoing:
+    """Matrices in the shapes of a group's operands."""
+    return tuple(
+        [None if each is None else each.reshape(shape) for each, shape in zip(found, group.shapes, strict=True)]
+    )
 
 
 class LogSum:
@@ -89,17 +112,13 @@ class LogSum:
                 return self.forward(number, group, operands)
         return result.reshape(group.result_shape), Record(product=product)
 
-    def backward(self, group: Group, record: Record, incoming: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, group: Group, record: Record, incoming: Tensor, sides: Sides) -> Outgoing:
         if group.kind == "sum":
             return (kernels.log_sum_exp_adjoint(record.operands[0], incoming, group.gone),)
         if group.kind == "product":
             return (spread(group, incoming * group.times if group.times != 1.0 else incoming),)
         incoming = incoming.reshape(group.matrices[2])
-        if record.product is None:
-            of_lhs, of_rhs = incoming.sum(-1), incoming.sum(-2)
-        else:
-            of_lhs, of_rhs = kernels.log_matmul_adjoint(record.product, incoming)
-        return of_lhs.reshape(group.shapes[0]), of_rhs.reshape(group.shapes[1])
+        return handed_back(group, record.product, incoming, sides)
 
     def _exponential(self, group: Group, side: int, x: Tensor, shift: Tensor) -> Tensor:
         """The exponential of an operand; that of a table may be there already, in the record of another group."""
@@ -152,7 +171,7 @@ class Maximum:
         result = kernels.max_matmul(lhs, rhs) if group.blocks[2] else lhs + rhs
         return result.reshape(group.result_shape), Record()
 
-    def backward(self, group: Group, record: Record, incoming: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, group: Group, record: Record, incoming: Tensor, sides: Sides) -> Outgoing:
         if group.kind == "product":
             return (spread(group, incoming),)
         result = record.result
@@ -161,14 +180,17 @@ class Maximum:
             return (record.operands[0] + spread(group, _others(incoming, result)),)
         of_lhs, of_rhs, of_result = group.matrices
         incoming = incoming.reshape(of_result)
+        best: list[Tensor | None] = [None, None]
         if not group.blocks[2]:
-            best_lhs, best_rhs = incoming.amax(-1), incoming.amax(-2)
+            best = [incoming.amax(dim) if wanted else None for dim, wanted in zip((-1, -2), sides, strict=True)]
         else:
             lhs, rhs = record.operands[0].reshape(of_lhs), record.operands[1].reshape(of_rhs)
             others = _others(incoming, result.reshape(of_result))
-            best_lhs = kernels.plus(kernels.max_matmul(others, rhs.mT), lhs)
-            best_rhs = kernels.plus(kernels.max_matmul(lhs.mT, others), rhs)
-        return best_lhs.reshape(group.shapes[0]), best_rhs.reshape(group.shapes[1])
+            if sides[0]:
+                best[0] = kernels.plus(kernels.max_matmul(others, rhs.mT), lhs)
+            if sides[1]:
+                best[1] = kernels.plus(kernels.max_matmul(lhs.mT, others), rhs)
+        return shaped(group, best)
 
     def total(self, result: Tensor) -> Tensor:
         return result

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from sumout.execute import sweep
 from sumout.execute.algebra import Maximum
 from sumout.execute.assign import best_assignment
 from sumout.execute.log_sweep import log_sum
+from sumout.execute.per_plan import PerPlan
 from sumout.execute.sample import Samples, draw
 from sumout.execute.transforms import transformed
 from sumout.execute.walk import Choice
@@ -63,6 +64,8 @@ class Result:
     """If asked for: for each factor, probes included, the derivative of ``value`` by its log-table; for ``MAX_SUM``,
     the maximum with each of its entries."""
     tape: sweep.Tape | None = None
+    read: Mapping[int, Tensor] = field(default_factory=dict)
+    """The beliefs, by the numbers of factors, off which the plan's readouts are read."""
 
     def marginal(self, wanted: Readout) -> Marginal:
         """The marginal of a variable, or the joint one of several, that the plan was made to read out."""
@@ -72,7 +75,7 @@ class Result:
         inputs = (structure.factors[index] if index < own else self.plan.probes[index - own]).inputs
         home = frozenset().union(*(self._ordinals[name] for name in names))
         plates = (*structure.batch, *sorted(home))
-        belief = self.beliefs[index]
+        belief = self.read[index]
         others = tuple(i for i, each in enumerate(inputs) if each not in names and each not in plates)
         if others:
             belief = belief.amax(others) if self.semiring == MAX_SUM else belief.sum(others)
@@ -110,8 +113,9 @@ class _LogSumProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: EliminationPlan, *tables: Tensor) -> Tensor:
-        tape, algebra = log_sum(plan, tables, "adjoint")
-        ctx.plan, ctx.tape, ctx.algebra, ctx.factors = plan, tape, algebra, len(tables)
+        wanted = frozenset(place for place, needed in enumerate(ctx.needs_input_grad[1:]) if needed)
+        tape, algebra = log_sum(plan, tables, "adjoint", wanted)
+        ctx.plan, ctx.tape, ctx.algebra, ctx.wanted = plan, tape, algebra, wanted
         ctx.save_for_backward(*tables)
         return tape.value
 
@@ -120,22 +124,25 @@ class _LogSumProduct(torch.autograd.Function):
         tape, algebra = ctx.tape, ctx.algebra
         if tape is None or torch.is_grad_enabled():
             # create_graph: the sweeps themselves are taped, to be differentiated again. Or this is not the first time.
-            tape, algebra = log_sum(ctx.plan, ctx.saved_tensors, "adjoint")
+            tape, algebra = log_sum(ctx.plan, ctx.saved_tensors, "adjoint", ctx.wanted)
         else:
             # The sweep back uses it up, so that memory is given back on the way.
             ctx.tape = ctx.algebra = None
         seeds = sweep.seeds(ctx.plan, grads[0])
-        return (None, *sweep.backward(ctx.plan, tape, algebra, seeds, ctx.factors))
+        found = sweep.backward(ctx.plan, tape, algebra, seeds, ctx.wanted)
+        return (None, *[found.get(place) for place in range(len(ctx.saved_tensors))])
 
 
 class _Beliefs(torch.autograd.Function):
-    """The answer and all beliefs; second derivatives tape the sweeps anew, if ever they are asked for."""
+    """The answer and some beliefs; second derivatives tape the sweeps anew, if ever they are asked for."""
 
     @staticmethod
-    def forward(ctx: Any, plan: EliminationPlan, *tables: Tensor) -> tuple[Tensor, ...]:
-        ctx.plan = plan
+    def forward(
+        ctx: Any, plan: EliminationPlan, wanted: frozenset[int], *tables: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.plan, ctx.wanted = plan, wanted
         ctx.save_for_backward(*tables)
-        return _sweep_both_ways(plan, tables)
+        return _sweep_both_ways(plan, wanted, tables)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -147,7 +154,7 @@ class _Beliefs(torch.autograd.Function):
                 if again
                 else [table.detach().requires_grad_() for table in ctx.saved_tensors]
             )
-            outputs = _sweep_both_ways(ctx.plan, tables)
+            outputs = _sweep_both_ways(ctx.plan, ctx.wanted, tables)
             used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
             wanted = [table for table in tables if table.requires_grad]
             found = iter(
@@ -159,13 +166,21 @@ class _Beliefs(torch.autograd.Function):
                     allow_unused=True,
                 )
             )
-        return (None, *(next(found) if table.requires_grad else None for table in tables))
+        return (None, None, *(next(found) if table.requires_grad else None for table in tables))
 
 
-def _sweep_both_ways(plan: EliminationPlan, tables: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    tape, algebra = log_sum(plan, tables, "adjoint")
+read_out: PerPlan[frozenset[int]] = PerPlan(lambda plan: frozenset(number for _, number in plan.readouts))
+"""The numbers of the factors off whose beliefs a plan's readouts are read."""
+
+
+def _sweep_both_ways(
+    plan: EliminationPlan, wanted: frozenset[int], tables: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """The answer, and the beliefs of some factors, in the order of their numbers."""
+    tape, algebra = log_sum(plan, tables, "adjoint", wanted)
     seeds = sweep.seeds(plan, torch.ones_like(tape.value))
-    return tape.value, *sweep.backward(plan, tape, algebra, seeds, len(tables))
+    found = sweep.backward(plan, tape, algebra, seeds, wanted)
+    return tape.value, *[found[number] for number in sorted(wanted)]
 
 
 def execute(
@@ -177,7 +192,7 @@ def execute(
         plan: from ``make_plan(graph.structure, ...)``; for marginals, made with their names.
         graph: the factors; all of one dtype and device, on which the work is done.
         semiring: ``LOG_SUM_EXP`` or ``MAX_SUM``.
-        beliefs: whether those of all factors are wanted, though the plan was made without names.
+        beliefs: whether those of all factors are wanted, and not only those that the plan's readouts are read off.
 
     Raises:
         ValueError: if the plan was made for another structure.
@@ -193,28 +208,47 @@ def execute(
     if not tables:
         sizes = dict(plan.structure.sizes)
         return Result(plan, graph, semiring, torch.zeros([sizes[each] for each in plan.structure.batch]))
-    beliefs = beliefs or bool(plan.readouts)
+    wanted = frozenset(range(len(tables))) if beliefs else read_out(plan)
     if semiring == MAX_SUM:
         if plan.maximised:
-            return Result(plan, graph, semiring, *_sum_then_maximum(plan, tables, beliefs))
+            return Result(plan, graph, semiring, *_sum_then_maximum(plan, tables, bool(wanted)))
         algebra = Maximum()
-        tape = sweep.forward(plan, tables, algebra, "results" if beliefs else "operands")
-        best: list[Tensor] = []
-        if beliefs:
-            if plan.structure.batch:
-                raise ValueError(
-                    "Max-marginals of a batch are not made: ask for one of its elements at a time."
-                )
-            seeds = [tape.value] * len(plan.schedule.weights)
-            best = sweep.backward(plan, tape, algebra, seeds, len(tables))
-        return Result(plan, graph, semiring, tape.value, tuple(best), None if beliefs else tape)
+        if not wanted:
+            tape = sweep.forward(plan, tables, algebra, "operands")
+            return Result(plan, graph, semiring, tape.value, (), tape)
+        tape = sweep.forward(plan, tables, algebra, "results", wanted)
+        if plan.structure.batch:
+            raise ValueError(
+                "Max-marginals of a batch are not made: ask for one of its elements at a time."
+            )
+        seeds = [tape.value] * len(plan.schedule.weights)
+        best = sweep.backward(plan, tape, algebra, seeds, wanted)
+        return _with_beliefs(plan, graph, semiring, tape.value, beliefs, best)
     wants_grad = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
     one_node = wants_grad and not transformed(tables)
-    if beliefs:
-        value, *found = _Beliefs.apply(plan, *tables) if one_node else _sweep_both_ways(plan, tables)  # type: ignore[no-untyped-call]
-        return Result(plan, graph, semiring, value, tuple(found))
+    if wanted:
+        value, *found = (
+            _Beliefs.apply(plan, wanted, *tables)  # type: ignore[no-untyped-call]
+            if one_node
+            else _sweep_both_ways(plan, wanted, tables)
+        )
+        return _with_beliefs(
+            plan, graph, semiring, value, beliefs, dict(zip(sorted(wanted), found, strict=True))
+        )
     value = _LogSumProduct.apply(plan, *tables) if one_node else log_sum(plan, tables)[0].value  # type: ignore[no-untyped-call]
     return Result(plan, graph, semiring, value)
+
+
+def _with_beliefs(
+    plan: EliminationPlan,
+    graph: FactorGraph,
+    semiring: Semiring,
+    value: Tensor,
+    beliefs: bool,
+    found: Mapping[int, Tensor],
+) -> Result:
+    of_all = tuple([found[number] for number in range(len(found))]) if beliefs else ()
+    return Result(plan, graph, semiring, value, of_all, read=found)
 
 
 def _sum_then_maximum(

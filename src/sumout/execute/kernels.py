@@ -11,7 +11,7 @@ All operations are differentiable torch operations, so that a sweep can be diffe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -153,20 +153,26 @@ def log_matmul(
     return safe_log(r).add_(shift_x).add_(shift_y), Product("matrix", a, b, _unless_cheap(a, r)), wrong
 
 
-def log_matmul_adjoint(product: Product, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The adjoint of ``log_matmul``; with ``grad`` a table of probabilities, these are the operands' beliefs."""
+def log_matmul_adjoint(
+    product: Product, grad: Tensor, sides: Sequence[bool] = (True, True)
+) -> tuple[Tensor | None, Tensor | None]:
+    """The adjoint of ``log_matmul``; with ``grad`` a table of probabilities, these are the operands' beliefs.
+
+    ``sides`` tells which of the two is wanted; for the other there is ``None``.
+    """
     how, a, b, r = product
+    left, right = sides
     if how == "logs":
         return _adjoint_in_logs(a, b, grad)
     if r is None:
         r = a @ b
     weight = grad / r if how in ("positive", "joint") else quotient(grad, r)
     if how in ("positive", "matrix"):
-        return times(weight @ b.mT, a), times(a.mT @ weight, b)
+        return times(weight @ b.mT, a) if left else None, times(a.mT @ weight, b) if right else None
     belief = a * weight
     if grad.shape[-2] == 1:
-        return belief.sum(-1, keepdim=True).mT, belief
-    return belief, belief.sum(-2, keepdim=True).mT
+        return belief.sum(-1, keepdim=True).mT if left else None, belief if right else None
+    return belief if left else None, belief.sum(-2, keepdim=True).mT if right else None
 
 
 def max_matmul(x: Tensor, y: Tensor) -> Tensor:

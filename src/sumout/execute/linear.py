@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sumout.execute import kernels, sweep
-from sumout.execute.algebra import Record
+from sumout.execute.algebra import Outgoing, Record, Sides, handed_back
 from sumout.plan import EliminationPlan, Group, Rows
 
 
@@ -73,21 +73,18 @@ class Linear:
         result = product.r.reshape(group.result_shape)
         return result, Record(product=product)
 
-    def backward(self, group: Group, record: Record, incoming: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, group: Group, record: Record, incoming: Tensor, sides: Sides) -> Outgoing:
         if group.kind == "sum":
             (x,) = record.operands
             assert record.result is not None
             weight = incoming / record.result.clamp(min=self.tiny)
             return (x * weight.reshape(*group.result_shape, *[1] * len(group.gone)),)
-        incoming = incoming.reshape(group.matrices[2])
-        if record.product is None:
-            of_lhs, of_rhs = incoming.sum(-1), incoming.sum(-2)
-        else:
+        product = record.product
+        if product is not None:
             # What comes back for an impossible entry is zero, and stays so.
-            assert record.product.r is not None
-            product = record.product._replace(r=record.product.r.clamp(min=self.tiny))
-            of_lhs, of_rhs = kernels.log_matmul_adjoint(product, incoming)
-        return of_lhs.reshape(group.shapes[0]), of_rhs.reshape(group.shapes[1])
+            assert product.r is not None
+            product = product._replace(r=product.r.clamp(min=self.tiny))
+        return handed_back(group, product, incoming.reshape(group.matrices[2]), sides)
 
     def total(self, result: Tensor) -> Tensor:
         return result.log()
@@ -144,24 +141,23 @@ def _matmul(x: Tensor, y: Tensor) -> kernels.Product:
 
 
 def linear_sweep(
-    plan: EliminationPlan, tables: Sequence[Tensor], ranges: Sequence[Range], beliefs: bool
-) -> tuple[Tensor, list[Tensor]] | None:
-    """The answer, and if asked for all beliefs, from tables of probabilities; ``None`` if they underflow.
+    plan: EliminationPlan, tables: Sequence[Tensor], ranges: Sequence[Range], wanted: frozenset[int]
+) -> tuple[Tensor, dict[int, Tensor]] | None:
+    """The answer, and the beliefs that are wanted, from tables of probabilities; ``None`` if they underflow.
 
     Args:
         plan: without plates and powers.
         tables: probabilities scaled to a maximum of one, the plan's probes included.
         ranges: of the tables.
-        beliefs: whether the backward sweep is made.
+        wanted: the numbers of the factors whose beliefs are wanted; without any, nothing of the sweep is kept.
     """
     algebra = Linear(ranges, tables[0])
     try:
-        tape = sweep.forward(plan, tables, algebra, "adjoint" if beliefs else None)
+        tape = sweep.forward(plan, tables, algebra, "adjoint" if wanted else None, wanted)
     except Underflow:
         return None
-    found: list[Tensor] = []
-    if beliefs:
-        found = sweep.backward(
-            plan, tape, algebra, sweep.seeds(plan, torch.ones_like(tape.value)), len(tables)
-        )
+    found: dict[int, Tensor] = {}
+    if wanted:
+        seeds = sweep.seeds(plan, torch.ones_like(tape.value))
+        found = sweep.backward(plan, tape, algebra, seeds, wanted)
     return tape.value + algebra.offset, found

@@ -61,18 +61,21 @@ def unchecked() -> Iterator[list[Tensor]]:
 
 
 def log_sum(
-    plan: EliminationPlan, tables: Sequence[Tensor], keep: sweep.Keep | None = None
+    plan: EliminationPlan,
+    tables: Sequence[Tensor],
+    keep: sweep.Keep | None = None,
+    wanted: frozenset[int] | None = None,
 ) -> tuple[sweep.Tape, LogSum]:
     """A forward sweep in logarithms that is right for all numbers, and the algebra for the way back.
 
-    On a GPU a sweep runs through without waiting for its numbers, and is run again if one of them calls for it.
+    What is kept, and for which factors, is told as to ``sweep.forward``. On a GPU a sweep runs through without waiting for its numbers, and is run again if one of them calls for it.
     """
     shared = tables if _share_storage(tables) else ()
     deferred = DEFERRED or _collecting.wrong is not None or not tables[0].is_cpu
     taped = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
     while True:
         algebra = LogSum(trust_in(plan)[taped], deferred, shared)
-        tape = sweep.forward(plan, tables, algebra, keep)
+        tape = sweep.forward(plan, tables, algebra, keep, wanted)
         if _collecting.wrong is not None:
             _collecting.wrong += algebra.wrong()
             return tape, algebra

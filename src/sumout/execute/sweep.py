@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sumout.execute.algebra import Algebra, Record
+from sumout.execute.algebra import Algebra, Record, Sides
 from sumout.execute.per_plan import PerPlan
 from sumout.plan import EliminationPlan, Group, Rows
 
@@ -31,6 +31,35 @@ Indices = dict[tuple[int, torch.device], Tensor | None]
 """Index tensors that were made before, by the identity of what they are of."""
 
 _indices: PerPlan[Indices] = PerPlan(lambda plan: {})
+
+
+Way = tuple[Sides, ...]
+"""For each group, to which of its operands something has to go back."""
+
+_ways: PerPlan[dict[frozenset[int], Way]] = PerPlan(lambda plan: {})
+
+
+def way_back(plan: EliminationPlan, wanted: frozenset[int]) -> Way:
+    """Where a backward sweep has to pass to reach some factors, given by their numbers."""
+    ways = _ways(plan)
+    found = ways.get(wanted)
+    if found is None:
+        passed: list[bool] = []
+        sides: list[Sides] = []
+        for group in plan.schedule.groups:
+            sides.append(tuple([_leads_to(side, wanted, passed) for side in group.operands]))
+            passed.append(any(sides[-1]))
+        found = ways[wanted] = tuple(sides)
+    return found
+
+
+def _leads_to(side: tuple[Rows, ...], wanted: frozenset[int], passed: Sequence[bool]) -> bool:
+    return any(
+        [
+            not wanted.isdisjoint(part.numbers) if part.group is None else passed[part.group]
+            for part in side
+        ]
+    )
 
 
 def stack_rows(
@@ -85,7 +114,11 @@ def _stacked(tables: list[Tensor]) -> Tensor:
 
 
 def forward(
-    plan: EliminationPlan, tables: Sequence[Tensor], algebra: Algebra, keep: Keep | None = None
+    plan: EliminationPlan,
+    tables: Sequence[Tensor],
+    algebra: Algebra,
+    keep: Keep | None = None,
+    wanted: frozenset[int] | None = None,
 ) -> Tape:
     """Runs a plan.
 
@@ -94,8 +127,11 @@ def forward(
         tables: log-tables of all factors, the plan's probes included.
         algebra: what is done at each group.
         keep: what is recorded; if nothing, results are freed as soon as they have been read.
+        wanted: the factors to which a backward sweep will go, by number, so that no more is kept than it needs; all if
+            ``None``.
     """
     groups, indices = plan.schedule.groups, _indices(plan)
+    way = None if wanted is None else way_back(plan, wanted)
     results: list[Tensor | None] = []
     records: list[Record] = []
     unread = [group.rows for group in groups]
@@ -103,7 +139,9 @@ def forward(
         operands = tuple([stack_rows(side, tables, results, indices) for side in group.operands])
         result, record = algebra.forward(number, group, operands)
         results.append(result)
-        if keep == "adjoint":
+        if keep is not None and way is not None and not any(way[number]):
+            records.append(Record())
+        elif keep == "adjoint":
             records.append(record)
         elif keep is not None:
             records.append(Record(operands, result=result if keep == "results" else None))
@@ -148,9 +186,9 @@ def backward(
     tape: Tape,
     algebra: Algebra,
     seeds: Sequence[Tensor],
-    factors: int,
-) -> list[Tensor]:
-    """Goes through the groups in reverse and hands back from results to operands.
+    wanted: frozenset[int],
+) -> dict[int, Tensor]:
+    """Goes through the groups in reverse and hands back from results to operands, where that leads to wanted factors.
 
     The tape is used up: every record is dropped when it has been read.
 
@@ -159,32 +197,34 @@ def backward(
         tape: the forward sweep, with what ``algebra`` needs.
         algebra: what is done at each group.
         seeds: what comes back for each of the schedule's totals.
-        factors: how many factors there are, the plan's probes included.
+        wanted: the factors, by number, to which something is to come back.
 
     Returns:
-        What came back to each factor, in the shape of its table.
+        What came back to each of them, in the shape of its table.
     """
-    groups, indices = plan.schedule.groups, _indices(plan)
-    incoming: list[list[tuple[Rows, Tensor]]] = [[] for _ in groups]
-    of_factors: list[Tensor | None] = [None] * factors
+    groups, indices, way = plan.schedule.groups, _indices(plan), way_back(plan, wanted)
+    back = _Back(way, wanted)
     start = 0
     for part in plan.schedule.totals:
         stop = start + len(part.numbers)
-        _hand_back((part,), torch.stack(list(seeds[start:stop])), incoming, of_factors)
+        back.hand((part,), torch.stack(list(seeds[start:stop])))
         start = stop
     for number in range(len(groups) - 1, -1, -1):
-        group = groups[number]
-        of_result = _gather(incoming[number], group, indices)
-        incoming[number] = []
-        outgoing = algebra.backward(group, tape.records[number], of_result)
-        del of_result
-        tape.records[number] = Record()
-        for side, of_operand in zip(group.operands, outgoing, strict=True):
-            _hand_back(side, of_operand, incoming, of_factors)
-        del outgoing, of_operand
-    missing = [index for index, each in enumerate(of_factors) if each is None]
+        sides = way[number]
+        if any(sides):
+            group = groups[number]
+            of_result = _gather(back.take(number), group, indices)
+            outgoing = algebra.backward(group, tape.records[number], of_result, sides)
+            del of_result
+            tape.records[number] = Record()
+            for side, of_operand, leads in zip(group.operands, outgoing, sides, strict=True):
+                if leads:
+                    assert of_operand is not None
+                    back.hand(side, of_operand)
+            del outgoing, of_operand
+    missing = wanted.difference(back.of_factors)
     assert not missing, missing  # Every factor is an operand of exactly one step.
-    return [each for each in of_factors if each is not None]
+    return back.of_factors
 
 
 def seeds(plan: EliminationPlan, grad: Tensor) -> list[Tensor]:
@@ -201,24 +241,44 @@ def seeds(plan: EliminationPlan, grad: Tensor) -> list[Tensor]:
     return found
 
 
-def _hand_back(
-    parts: tuple[Rows, ...],
-    grad: Tensor,
-    adjoints: list[list[tuple[Rows, Tensor]]],
-    of_factors: list[Tensor | None],
-) -> None:
-    """Gives each source its rows of a stacked operand's adjoint."""
-    start = 0
-    for part in parts:
-        piece = grad[start : start + len(part.numbers)] if len(parts) > 1 else grad
-        start += len(part.numbers)
-        if part.back is not None:
-            piece = piece.permute(part.back)
-        if part.group is None:
-            for index, row in zip(part.numbers, piece.unbind(0), strict=True):
-                of_factors[index] = row
-        else:
-            adjoints[part.group].append((part, piece))
+class _Back:
+    """What has been handed back so far: to results whose groups are still to come, and to factors."""
+
+    def __init__(self, way: Way, wanted: frozenset[int]) -> None:
+        self.passed = [any(sides) for sides in way]
+        self.wanted = wanted
+        self.of_results: list[list[tuple[Rows, Tensor]]] = [[] for _ in way]
+        self.of_factors: dict[int, Tensor] = {}
+
+    def take(self, number: int) -> list[tuple[Rows, Tensor]]:
+        """What came back for a group's result, which is not kept any longer."""
+        found, self.of_results[number] = self.of_results[number], []
+        return found
+
+    def hand(self, parts: tuple[Rows, ...], grad: Tensor) -> None:
+        """Gives each source its rows of a stacked operand's adjoint."""
+        start = 0
+        for part in parts:
+            rows = slice(start, start + len(part.numbers))
+            start = rows.stop
+            if part.group is not None and not self.passed[part.group]:
+                continue
+            piece = grad[rows] if len(parts) > 1 else grad
+            if part.back is not None:
+                piece = piece.permute(part.back)
+            if part.group is None:
+                self._to_factors(part.numbers, piece)
+            else:
+                self.of_results[part.group].append((part, piece))
+
+    def _to_factors(self, numbers: tuple[int, ...], piece: Tensor) -> None:
+        here = [row for row, number in enumerate(numbers) if number in self.wanted]
+        if len(here) == len(numbers):
+            self.of_factors.update(zip(numbers, piece.unbind(0), strict=True))
+        elif here:
+            # A view of a few rows would keep all of them in memory.
+            few = torch.stack([piece[row] for row in here])
+            self.of_factors.update(zip([numbers[row] for row in here], few.unbind(0), strict=True))
 
 
 def _gather(pieces: list[tuple[Rows, Tensor]], group: Group, indices: Indices) -> Tensor:

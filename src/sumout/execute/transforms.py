@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 from torch._C import _functorch
 from torch.autograd import forward_ad
 
 
 def transformed(tables: Iterable[Tensor]) -> bool:
-    """Whether some tables are seen through ``torch.func.grad``, ``jacrev``, ``jvp`` or the like.
+    """Whether some tables are seen through ``torch.func.grad``, ``jacrev``, ``jvp`` or the like, or operations
+    recorded.
 
-    These do not look into an ``autograd.Function`` of the older form: each operation is then recorded by itself.
+    These, and ``torch.jit.trace``, do not look into an ``autograd.Function`` of the older form: each operation is then
+    recorded by itself.
 
     >>> def f(x):
     ...     print(transformed([x]))
@@ -21,7 +24,8 @@ def transformed(tables: Iterable[Tensor]) -> bool:
     False
     True
     """
-    return any(_functorch.is_functorch_wrapped_tensor(table) for table in tables)
+    recorded = torch._C._get_tracing_state() is not None
+    return recorded or any(_functorch.is_functorch_wrapped_tensor(table) for table in tables)
 
 
 def forward_derivatives() -> bool:

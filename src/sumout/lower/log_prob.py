@@ -15,7 +15,7 @@ sum over its states would count them.) The padding of a masked chain thus leaves
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -67,12 +67,15 @@ Homes = Mapping[str, frozenset[str]]
 """The plates of each enumerated site."""
 
 
-def log_probs(sites: Sequence[Message], homes: Homes | None = None) -> list[Table]:
+def log_probs(
+    sites: Sequence[Message], homes: Homes | None = None, summed: Collection[str] = ()
+) -> list[Table]:
     """One table for each site, in order.
 
     Args:
         sites: sample sites.
         homes: the plates of the enumerated sites; without them, sites are not multiplied out.
+        summed: the sites that are summed out; scales of single elements are left to what is summed.
     """
     layouts: dict[Case, tuple[int, Layout]] = {}
     kinds: dict[Case, tuple[int, Case]] = {}
@@ -81,7 +84,7 @@ def log_probs(sites: Sequence[Message], homes: Homes | None = None) -> list[Tabl
     for number, site in enumerate(sites):
         case = case_of(site)
         if case is None or has_tensor_scale(site):
-            tables[number] = _scored_alone(site, homes)
+            tables[number] = _scored_alone(site, homes, summed)
             continue
         known = layouts.get(case)
         if known is None:
@@ -104,9 +107,9 @@ def log_probs(sites: Sequence[Message], homes: Homes | None = None) -> list[Tabl
     return [table for table in tables if table is not None]
 
 
-def _scored_alone(site: Message, homes: Homes | None) -> Table:
+def _scored_alone(site: Message, homes: Homes | None, summed: Collection[str]) -> Table:
     log_prob = apply_mask(unscaled_log_prob(site, site.plain_fn), own_mask(site))
-    if has_tensor_scale(site):
+    if has_tensor_scale(site) and not _varies_along(site, log_prob, summed):
         # What plates weigh is counted with them.
         log_prob = log_prob * (site.scale / plate_weight(site))
     layout = layout_of((log_prob.shape,), 0)
@@ -115,6 +118,14 @@ def _scored_alone(site: Message, homes: Homes | None) -> Table:
     if product.places:
         log_prob = log_prob.sum(product.places)
     return _table(log_prob, site, layout, product)
+
+
+def _varies_along(site: Message, log_prob: Tensor, names: Collection[str]) -> bool:
+    """Whether a log-probability has a dimension of one of the named sites."""
+    shape, owners = log_prob.shape, site.enum_dims or {}
+    return any(owner in names and len(shape) >= -dim and shape[dim] > 1 for dim, owner in owners.items()) or (
+        site.enum_dim is not None and site.name in names
+    )
 
 
 def _table(log_prob: Tensor, site: Message, layout: Layout, product: _Product) -> Table:

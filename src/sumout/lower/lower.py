@@ -14,19 +14,33 @@ import torch
 from torch import Tensor
 
 from sumout.effects import Message
-from sumout.effects.steps import is_lookback, unrolled_step
+from sumout.effects.steps import is_lookback, names_in_loop, unrolled_step
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
 from sumout.errors import EnumerationError, PlateError
 from sumout.factors import Factor, FactorGraph, Plate, Variable
 from sumout.lower.log_prob import Table, log_probs, plate_weight
+from sumout.lower.scorers import layout_of
 from sumout.lower.unroll import unroll
 
 
-def lower(trace: Trace) -> FactorGraph:
+def lower(
+    trace: Trace,
+    given: Mapping[str, Variable] | None = None,
+    *,
+    multiplied: bool = True,
+    sampled: bool = False,
+    powers: dict[str, Factor] | None = None,
+) -> FactorGraph:
     """The factor graph of a trace.
 
     Args:
         trace: recorded under ``enum``, or without it where nothing is to be eliminated.
+        given: variables of another graph, that of a guide: tables may depend on them, and sites of these names are no
+            variables to be eliminated. A site that is masked is then masked, as one that is observed.
+        multiplied: whether factors are multiplied out over plates that none of their variables lives in.
+        sampled: whether samples may stand for the values of a variable.
+        powers: filled with scales that differ from element to element, of factors with variables: a graph has no
+            place for them.
 
     Returns:
         A graph with one factor for each sample site, named after it, and one variable for each enumerated
@@ -52,6 +66,9 @@ def lower(trace: Trace) -> FactorGraph:
     [('z', ('z',), ['data']), ('x', ('z', 'data'), ['data'])]
     """
     sites = sample_sites(trace)
+    given = given or {}
+    if given:
+        sites = [_as_given(site) if _is_given(site, given) else site for site in sites]
     scored = [site for site in sites if not is_lookback(site)]
     variables: dict[str, Variable] = {}
     plates: dict[str, Plate] = {}
@@ -65,23 +82,46 @@ def lower(trace: Trace) -> FactorGraph:
                     plates[frame.name] = Plate(frame.size, frame.scale)
         if site.enum_dim is not None:
             assert site.name is not None
-            if site.infer.get("num_samples") is not None:
+            if site.infer.get("num_samples") is not None and not sampled:
                 raise EnumerationError(
                     f"Site {site.name!r} is replaced by num_samples={site.infer['num_samples']} samples, which exact "
                     "inference cannot take for all of its values. Leave num_samples out to enumerate exactly."
                 )
             size = site.value.shape[site.enum_dim - len(site.plain_fn.event_shape)]
             variables[site.name] = Variable(size, _ordinal(site))
-    order = {name: place for place, name in enumerate(variables)}
-    homes = {name: variable.plates for name, variable in variables.items()}
-    tables = _of_one_dtype(log_probs(scored, homes))
-    factors = [_factor(site, table, order) for site, table in zip(scored, tables, strict=True)]
+    known = {**given, **_steps_given(sites, given), **variables} if given else variables
+    order = {name: place for place, name in enumerate(known)}
+    homes = {name: variable.plates for name, variable in known.items()}
+    tables = _of_one_dtype(log_probs(scored, homes if multiplied else None, variables))
+    factors = [
+        _factor(site, table, order, variables, powers) for site, table in zip(scored, tables, strict=True)
+    ]
     for site, factor in zip(scored, factors, strict=True):
         for name in factor.inputs:
             if name in homes and not homes[name] <= factor.plates:
                 raise _outside(site, name, homes[name] - factor.plates)
     graph = FactorGraph(tuple(factors), variables, plates)
-    return unroll(graph, sites) if any(map(unrolled_step, sites)) else graph
+    return unroll(graph, sites, given) if any(map(unrolled_step, sites)) else graph
+
+
+def _is_given(site: Message, given: Mapping[str, Variable]) -> bool:
+    return site.enum_dim is not None and names_in_loop(site)[0] in given
+
+
+def _as_given(site: Message) -> Message:
+    """The site as one that has its value, which happens to run along a dimension."""
+    site = site.copy()
+    site.enum_dim = None
+    return site
+
+
+def _steps_given(sites: list[Message], given: Mapping[str, Variable]) -> dict[str, Variable]:
+    """The given variables that a chain takes many steps of at once, under the names of its sites."""
+    found = {}
+    for site in sites:
+        if unrolled_step(site) is not None and names_in_loop(site)[0] in given:
+            found[site.name or ""] = Variable(given[names_in_loop(site)[0]].size, _ordinal(site))
+    return found
 
 
 def lower_site(site: Message) -> Factor:
@@ -99,7 +139,26 @@ def lower_site(site: Message) -> Factor:
     >>> lower_site(trace(model).get_trace().nodes["x"]).inputs
     ('data',)
     """
-    return _factor(site, log_probs([site])[0], {})
+    return _factor(site, log_probs([site])[0], {}, ())
+
+
+def lower_tensor(site: Message, tensor: Tensor) -> Factor:
+    """A tensor of the batch shape of a site, its dimensions named, without those of size one.
+
+    >>> import torch
+    >>> from sumout.effects.handlers import trace
+    >>> from sumout.effects.primitives import plate, sample
+    >>> import sumout.distributions as dist
+    >>> def model():
+    ...     with plate("rows", 2, dim=-2), plate("data", 3):
+    ...         sample("x", dist.Normal(0.0, 1.0), obs=torch.zeros(3))
+    >>> factor = lower_tensor(trace(model).get_trace().nodes["x"], torch.ones(1, 3))
+    >>> factor.inputs, sorted(factor.plates)
+    (('data',), ['data', 'rows'])
+    """
+    layout = layout_of((tensor.shape,), 0)
+    data = tensor.reshape(layout.shapes[0])
+    return Factor(site.name or "", tuple(_names(site, data, layout.dims)), data, _ordinal(site))
 
 
 def _of_one_dtype(tables: list[Table]) -> list[Table]:
@@ -120,46 +179,69 @@ def _ordinal(site: Message) -> frozenset[str]:
     return frozenset([frame.name for frame in tensor_plates(site).values()])
 
 
-def _factor(site: Message, table: Table, order: Mapping[str, int]) -> Factor:
+def _factor(
+    site: Message,
+    table: Table,
+    order: Mapping[str, int],
+    summed: Collection[str],
+    powers: dict[str, Factor] | None = None,
+) -> Factor:
     """Names the dimensions that a site's log-probability really has."""
-    owners = site.enum_dims or {}
-    ordinal = []
-    plates: dict[int, str] = {}
-    for frame in site.cond_indep_stack:
-        if frame.dim is not None:
-            plates[frame.dim] = frame.name
-            if frame.name not in table.product_over:
-                ordinal.append(frame.name)
-    log_prob, dims, _ = table
-    inputs = []
-    for place, dim in enumerate(dims):
-        name = plates.get(dim) or owners.get(dim)
-        if name is None:
-            raise _unowned(site, dim, log_prob.shape[place], {**owners, **plates})
-        inputs.append(name)
+    log_prob, dims, product_over = table
+    ordinal = [
+        frame.name
+        for frame in site.cond_indep_stack
+        if frame.dim is not None and frame.name not in product_over
+    ]
+    inputs = _names(site, log_prob, dims)
     # Variables in the order in which the program draws them, then plates: equal steps of a chain look equal.
     places = [order.get(name, len(order)) for name in inputs]
     if places != sorted(places):
         wanted = sorted(range(len(inputs)), key=places.__getitem__)
         log_prob = log_prob.permute(wanted)
         inputs = [inputs[place] for place in wanted]
-    return Factor(site.name or "", tuple(inputs), log_prob, frozenset(ordinal), _power(site, inputs, order))
+    return Factor(
+        site.name or "", tuple(inputs), log_prob, frozenset(ordinal), _power(site, inputs, summed, powers)
+    )
 
 
-def _power(site: Message, inputs: list[str], variables: Collection[str]) -> float:
+def _names(site: Message, table: Tensor, dims: tuple[int, ...]) -> list[str]:
+    """The plates and enumerated sites that a table's dimensions belong to."""
+    owners = site.enum_dims or {}
+    plates = {frame.dim: frame.name for frame in site.cond_indep_stack if frame.dim is not None}
+    names = []
+    for place, dim in enumerate(dims):
+        name = plates.get(dim) or owners.get(dim)
+        if name is None:
+            raise _unowned(site, dim, table.shape[place], {**owners, **plates})
+        names.append(name)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise EnumerationError(
+            f"Site {site.name!r} depends on {twice!r} along two dims, as a guide and a model that loop over a chain in "
+            "different ways have it. Loop in the same way in both."
+        )
+    return names
+
+
+def _power(
+    site: Message, inputs: list[str], summed: Collection[str], powers: dict[str, Factor] | None
+) -> float:
     """A site's scale, but for the weight of its plates' elements, which stays with the plates."""
     scale = site.scale
+    weight = plate_weight(site)
     if isinstance(scale, Tensor):
         if scale.numel() > 1:
-            if any(name in variables for name in inputs):
-                raise PlateError(
-                    f"Site {site.name!r} has a scale of shape {tuple(scale.shape)}; variables can be summed out "
-                    "only under a scale that is one number. Use a plate with a subsample size for weights of its "
-                    "elements."
-                )
+            if any(name in summed for name in inputs):
+                if powers is None or unrolled_step(site) is not None:
+                    raise PlateError(
+                        f"Site {site.name!r} has a scale of shape {tuple(scale.shape)}; variables can be summed out "
+                        "only under a scale that is one number. Use a plate with a subsample size for weights of its "
+                        "elements."
+                    )
+                powers[site.name or ""] = lower_tensor(site, scale / weight)
             return 1.0
         scale = float(scale)
-    weight = plate_weight(site)
     # Rounding must not make a power of the quotient: 14 digits of it are kept, however small it is.
     return 1.0 if scale == weight else float(f"{scale / weight:.14g}")
 

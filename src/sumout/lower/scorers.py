@@ -9,6 +9,7 @@ Three cases are known:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.distributions.utils import probs_to_logits
 
 import sumout.distributions as dist
-from sumout.distributions.families import elementwise_parameters, linear_form
+from sumout.distributions.families import elementwise_parameters, linear_form, log_density
 from sumout.effects import Message
 from sumout.effects.scoring import apply_mask, unscaled_log_prob
 
@@ -88,6 +89,20 @@ class Batch(NamedTuple):
             mask = stack([site.mask for site in self.sites], shape)
         log_prob = apply_mask(log_prob, mask)
         return log_prob.sum(tuple([1 + place for place in self.places])) if self.places else log_prob
+
+    def whole_mask(self, mask: Any) -> tuple[Tensor, Shape] | None:
+        """The sites' masks, if each has one that is the same along all that is summed: to be applied after the sum.
+
+        With it comes the shape in which it goes with values.
+        """
+        if mask is not Tensor:
+            return None
+        shape = self.shapes[-1][: len(self.shapes[-1]) - self.events]
+        if any(shape[place] > 1 for place in self.places):
+            return None
+        kept = tuple([size for place, size in enumerate(shape) if place not in self.places])
+        masks = stack([site.mask for site in self.sites], kept)
+        return masks, (len(self.sites), *self.shapes[-1])
 
 
 class Case(NamedTuple):
@@ -176,7 +191,26 @@ def _entries(table: Tensor, index: Tensor) -> Tensor:
     return found.permute([order.index(dim) for dim in range(rank)])
 
 
+_AT_ONCE = 2**19
+"""Elements of a table that are scored at once: more do not stay in the processor's cache, fewer are not worth a
+call."""
+
+
 def _elementwise(batch: Batch) -> Tensor:
+    rank = 1 + len(batch.shared[1])
+    shapes = batch.shapes[:rank]  # of the value and the parameters
+    width = max(map(len, shapes))
+    elements = math.prod(max(shape[place] for shape in shapes) for place in range(width))
+    # A sum over data is a matrix product where neither data nor parameters have the dimensions of both.
+    product = elements > 2 * max(map(math.prod, shapes))
+    at_once = max(1, _AT_ONCE // max(1, elements))
+    if product or len(batch.sites) <= at_once:
+        return _scored(batch, product)
+    parts = [batch.sites[start : start + at_once] for start in range(0, len(batch.sites), at_once)]
+    return torch.cat([_scored(batch._replace(sites=part), product) for part in parts])
+
+
+def _scored(batch: Batch, product: bool) -> Tensor:
     family, names, mask, validate = batch.shared[:4]
     fns = [site.plain_fn for site in batch.sites]
     if type(fns[0]) is dist.Independent:
@@ -187,11 +221,17 @@ def _elementwise(batch: Batch) -> Tensor:
     if validate:
         _check(bool(fn.support.check(value).all()), batch.sites)
     rank = value.ndim - batch.events
-    linear = linear_form(fn) if mask is None or mask is True else None
+    whole = batch.whole_mask(mask)
+    linear = linear_form(fn) if product and (mask in (None, True) or whole is not None) else None
     if linear is not None:
         places = [*(1 + place for place in batch.places), *range(rank, value.ndim)]
-        return _linear(value, *linear, places)
-    log_prob = fn.log_prob(value)
+        if whole is None:
+            return _linear(value, *linear, places)
+        kept, shape = whole
+        if not validate:  # What is masked may be no number.
+            value = torch.where(kept.reshape(shape), value, value.new_zeros(()))
+        return apply_mask(_linear(value, *linear, places), kept)
+    log_prob = log_density(fn, value)
     if batch.events:
         log_prob = log_prob.sum(tuple(range(rank, value.ndim)))
     return batch.finish(log_prob, mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sumout.effects import Message
 from sumout.effects.steps import is_lookback, names_in_loop, unrolled_step
@@ -10,13 +10,14 @@ from sumout.errors import EnumerationError
 from sumout.factors import Factor, FactorGraph, Variable
 
 
-def unroll(graph: FactorGraph, sites: Sequence[Message]) -> FactorGraph:
+def unroll(graph: FactorGraph, sites: Sequence[Message], given: Collection[str] = ()) -> FactorGraph:
     """The graph with the sites of vectorized chains replaced by those of the single steps.
 
     Args:
         graph: its factors and variables are named after the sites; the steps of a chain are a plate of it, and
             the sites that are looked back at are variables of their own.
         sites: all sample sites.
+        given: variables that tables may depend on and that are none of the graph.
 
     Returns:
         A graph whose factors and variables have the names that they have in a loop, step after step. A factor
@@ -43,6 +44,7 @@ def unroll(graph: FactorGraph, sites: Sequence[Message]) -> FactorGraph:
         for of_one_step in zip(*of_variables, strict=True):
             variables.update(of_one_step)
 
+    known = {*variables, *given}
     factors: list[Factor] = []
     pending: dict[str, list[list[Factor]]] = {}
     """By chain: the factors of each site, step by step, until all sites of the chain were met."""
@@ -52,7 +54,7 @@ def unroll(graph: FactorGraph, sites: Sequence[Message]) -> FactorGraph:
             factors.append(factor)
             continue
         (chain,) = inside
-        pending.setdefault(chain, []).append(_steps_of(factor, chain, steps, variables))
+        pending.setdefault(chain, []).append(_steps_of(factor, chain, steps, known))
     for of_sites in pending.values():
         for of_step in zip(*of_sites, strict=True):
             factors.extend(of_step)
@@ -61,7 +63,7 @@ def unroll(graph: FactorGraph, sites: Sequence[Message]) -> FactorGraph:
 
 
 def _steps_of(
-    factor: Factor, chain: str, steps: dict[str, tuple[str, ...]], variables: dict[str, Variable]
+    factor: Factor, chain: str, steps: dict[str, tuple[str, ...]], known: Collection[str]
 ) -> list[Factor]:
     """A factor's parts, one for each step."""
     inputs = tuple(name for name in factor.inputs if name != chain)
@@ -74,7 +76,7 @@ def _steps_of(
     for place, (name, data) in enumerate(zip(names, parts, strict=True)):
         scope = tuple([steps[each][place] if each in steps else each for each in inputs])
         for each, original in zip(scope, inputs, strict=True):
-            if original in steps and each not in variables:
+            if original in steps and each not in known:
                 raise EnumerationError(
                     f"Site {each!r} is not enumerated, and {original!r}, which stands for it in chain {chain!r}, is. "
                     "Enumerate or observe all steps alike, or loop step by step: markov(range(T)) without dim."

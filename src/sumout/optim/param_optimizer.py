@@ -48,7 +48,7 @@ class ParamOptimizer:
         self.optimizer = optimizer
         self.optim_args = optim_args
         self.clip_args: Options = {} if clip_args is None else clip_args
-        self._check(optim_args, _option_names(optimizer), "optim_args")
+        self._check(optim_args, option_names(optimizer), "optim_args")
         self._check(self.clip_args, ("clip_norm", "clip_value"), "clip_args")
         self._made: dict[str, tuple[Tensor, torch.optim.Optimizer]] = {}
         self._names: dict[Tensor, str] = {}  # of parameters given without names
@@ -71,11 +71,26 @@ class ParamOptimizer:
     def _optimizer_of(self, name: str, param: Tensor) -> torch.optim.Optimizer:
         known, optimizer = self._made.get(name, (None, None))
         if optimizer is None or known is not param:
-            optimizer = self.optimizer([param], **self._options(self.optim_args, name, "optim_args"))
+            optimizer = self._made_for(name, param)
             self._made[name] = param, optimizer
-            if name in self._waiting:
-                optimizer.load_state_dict(self._waiting.pop(name))
+            self._waiting.pop(name, None)
+        elif _moved(optimizer, param):
+            optimizer.load_state_dict(optimizer.state_dict())  # which converts it to what the parameter is
         return optimizer
+
+    def _made_for(self, name: str, param: Tensor) -> torch.optim.Optimizer:
+        optimizer = self.optimizer([param], **self._options(self.optim_args, name, "optim_args"))
+        self._restore(name, optimizer)
+        return optimizer
+
+    def _restore(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        """Takes up the state that waits for this parameter."""
+        if name in self._waiting:
+            optimizer.load_state_dict(copy.deepcopy(self._waiting[name]))
+
+    def learning_rates(self) -> dict[str, float]:
+        """The present learning rate of every parameter that was stepped."""
+        return {name: float(optimizer.param_groups[0]["lr"]) for name, (_, optimizer) in self._made.items()}
 
     def _clip(self, name: str, param: Tensor) -> None:
         if not self.clip_args:
@@ -131,7 +146,18 @@ class ParamOptimizer:
         self.set_state(torch.load(file, map_location, weights_only=True))
 
 
-def _option_names(optimizer: Callable[..., Any]) -> list[str] | None:
+def _moved(optimizer: torch.optim.Optimizer, param: Tensor) -> bool:
+    """Whether the parameter has another type or device than what is remembered of its gradients."""
+    like = [
+        each
+        for each in optimizer.state.get(param, {}).values()
+        if isinstance(each, Tensor) and each.shape == param.shape and each.is_floating_point()
+    ]
+    # A count of steps may have the shape of a number, and is of a type of its own.
+    return bool(like) and all(each.dtype != param.dtype or each.device != param.device for each in like)
+
+
+def option_names(optimizer: Callable[..., Any]) -> list[str] | None:
     """The options that a constructor takes; ``None`` where it takes any."""
     parameters = list(inspect.signature(optimizer).parameters.values())[1:]
     if any(each.kind is each.VAR_KEYWORD for each in parameters):

@@ -43,10 +43,20 @@ class Contraction:
         self.live = set(self.number)
         self.users = list(map(set, problem.users))
 
+    def copy(self) -> Contraction:
+        """Another one in the same state."""
+        twin = object.__new__(Contraction)
+        twin.problem, twin.flops, twin.entries = self.problem, self.flops, self.entries
+        twin.pairs, twin.made, twin.scopes = self.pairs[:], self.made[:], self.scopes[:]
+        twin.sizes, twin.rounds, twin.number = self.sizes[:], self.rounds[:], self.number[:]
+        twin.launches, twin.live = set(self.launches), set(self.live)
+        twin.users = list(map(set, self.users))
+        return twin
+
     def multiply(self, lhs: int, rhs: int) -> int:
         """Multiplies what stands in two slots and sums out what no other needs; returns the slot of the result."""
         scopes, sizes, rounds = self.scopes, self.sizes, self.rounds
-        if scopes[lhs] < scopes[rhs]:
+        if scopes[lhs].bit_count() < scopes[rhs].bit_count():
             lhs, rhs = rhs, lhs
         batch, summed, gone = self._hand_over(lhs, rhs)
         both = batch * summed

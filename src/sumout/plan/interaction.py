@@ -25,6 +25,7 @@ class Interaction:
         total: the entries of all cliques that were met so far: about the flops.
         largest: the log-size of the largest of them.
         message: the log-size of the largest clique without the variable that was eliminated with it.
+        widest: the most variables of a clique.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -39,7 +40,7 @@ class Interaction:
         self.near = [mask & ~(1 << each) for each, mask in enumerate(self.near)]
         self.fill = [self._missing(mask) for mask in self.near]
         self.total = 0.0
-        self.largest = self.message = 0
+        self.largest = self.message = self.widest = 0
 
     def _missing(self, around: int) -> int:
         near = self.near
@@ -52,6 +53,7 @@ class Interaction:
         twin = object.__new__(Interaction)
         twin.logs, twin.left = self.logs, self.left
         twin.total, twin.largest, twin.message = self.total, self.largest, self.message
+        twin.widest = self.widest
         twin.near, twin.weight, twin.fill = self.near[:], self.weight[:], self.fill[:]
         return twin
 
@@ -65,6 +67,7 @@ class Interaction:
         self.message = max(self.message, weight[variable] - own)
         outside = ~(around | bit)
         neighbours = bits(around)
+        self.widest = max(self.widest, 1 + len(neighbours))
         for each in neighbours:
             mask = near[each]
             fill[each] -= (mask & outside).bit_count()

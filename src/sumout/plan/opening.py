@@ -8,23 +8,26 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
-from sumout.plan.contraction import Contraction, along, follow
+from sumout.plan.contraction import Contraction, follow
 from sumout.plan.cost import Machine
 from sumout.plan.interaction import Interaction, Key, Reduced, one_by_one, reduced
-from sumout.plan.problem import Pairs, Problem, bits
+from sumout.plan.problem import Problem, bits
 
 _TRIES = 16
-_TRIED = 300
-"""At most so many orders with noise are tried, and so many choices made in them: what fits into a few milliseconds."""
+_TRIED = 1500
+"""At most so many orders with noise are tried, and so many choices made in them, each counted for as many variables as
+the largest clique has: what fits into two milliseconds."""
 
 
 class Line(NamedTuple):
-    """An elimination order, the entries of all its cliques, and the log-sizes of the largest clique and message."""
+    """An elimination order and its cliques: the entries of all, the log-sizes of the largest and of the largest message,
+    and the most variables of one."""
 
     order: list[int]
     total: float
     largest: int
     message: int
+    widest: int
 
 
 def weight(graph: Interaction, variable: int) -> Key:
@@ -62,9 +65,9 @@ class Opening:
         """About how long a finished contraction takes."""
         return self.machine.seconds(contraction.flops, contraction.entries, len(contraction.launches))
 
-    def hopeless(self, flops: float, entries: float = 0.0) -> bool:
-        """Whether so many are too many, whatever the launches."""
-        return not self.machine.seconds(flops, entries, 0) <= self.bound
+    def hopeless(self, flops: float, entries: float = 0.0, launches: int = 0) -> bool:
+        """Whether so many are too many, whatever comes on top of them."""
+        return not self.machine.seconds(flops, entries, launches) <= self.bound
 
     @cached_property
     def graph(self) -> Interaction:
@@ -80,7 +83,9 @@ class Opening:
         """The order of a key function, after the safe eliminations; ``None`` if its cliques pass the bound."""
         first, graph = self.reduced.first, self.reduced.graph.copy()
         rest = one_by_one(graph, key, bound)
-        return None if rest is None else Line([*first, *rest], graph.total, graph.largest, graph.message)
+        if rest is None:
+            return None
+        return Line([*first, *rest], graph.total, graph.largest, graph.message, graph.widest)
 
     @cached_property
     def by_fill(self) -> Line:
@@ -105,7 +110,7 @@ class Opening:
         key = noisy_fill(0, 0.3)
         # Where launches are all that counts, a search for fewer flops is not worth its time.
         worth = 10.0 * self.machine.seconds(best.total, 0.0, 0) > self.machine.seconds_per_launch
-        for _ in range(min(_TRIES, _TRIED // choices) if choices > 3 and worth else 0):
+        for _ in range(min(_TRIES, _TRIED // (choices * best.widest)) if choices > 3 and worth else 0):
             best = self.line(key, best.total) or best
         return best
 
@@ -119,8 +124,8 @@ class Opening:
         return self.best.largest + max(self.problem.logs, default=0)
 
     @cached_property
-    def absorbing(self) -> Pairs:
-        """The pairs by which operands are multiplied into others that have all their variables.
+    def _absorbed(self) -> Contraction:
+        """One that has multiplied operands into others that have all their variables.
 
         They are spread evenly over those, and no product is larger than the ``ceiling``.
         """
@@ -135,7 +140,7 @@ class Opening:
             contraction.multiply_all(
                 [host, *those]
             )  # Nothing was multiplied before, so a slot is an operand.
-        return contraction.pairs
+        return contraction
 
     def _hosts(self, contraction: Contraction) -> dict[int, int]:
         problem, users, scopes, ceiling = self.problem, contraction.users, contraction.scopes, self.ceiling
@@ -160,8 +165,8 @@ class Opening:
         return host_of
 
     def absorbed(self) -> Contraction:
-        """A contraction that has absorbed what it can."""
-        return along(self.problem, self.absorbing)
+        """A contraction that has multiplied operands into others that have all their variables, to be gone on with."""
+        return self._absorbed.copy()
 
 
 def sure(line: Line | None) -> Line:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from sumout.plan.contraction import Contraction, along
 from sumout.plan.problem import Pairs
 
+_NEGLIGIBLE = 2e-3
+"""The share of the flops below which a step is not looked at."""
+
 
 class _Best(NamedTuple):
     """The cheapest arrangement of a part: its flops, and for each subset of its leaves how it is split."""
@@ -145,7 +148,8 @@ def refined(contraction: Contraction, leaves: int = 5, parts: int = 50) -> Contr
     tree = _Tree(contraction)
     waiting = [(-tree.flops(node), node) for node in tree.children]
     heapify(waiting)
-    while waiting and parts > 0:
+    negligible, better = _NEGLIGIBLE * contraction.flops, False
+    while waiting and parts > 0 and -waiting[0][0] >= negligible:
         _, node = heappop(waiting)
         for top in (node, tree.parent.get(node)):
             if top is None or top not in tree.children:
@@ -157,7 +161,8 @@ def refined(contraction: Contraction, leaves: int = 5, parts: int = 50) -> Contr
             before = tree.flops(top) + sum(map(tree.flops, inner))
             best = tree.best(top, frontier)
             if best.flops < before * (1 - 1e-9):
+                better = True
                 for each in tree.rearrange(top, frontier, inner, best):
                     heappush(waiting, (-tree.flops(each), each))
                 break
-    return along(contraction.problem, tree.pairs())
+    return along(contraction.problem, tree.pairs()) if better else contraction

@@ -57,11 +57,13 @@ class _Sorter:
 
     def _contraction(self, step: Step, lhs: Names, rhs: Names) -> _Parts:
         args, over = step.args, step.over
-        left, of_left = self._block([each for each in lhs if each not in rhs])
+        batch_of, left_of, summed_of = [], [], []
+        for each in lhs:
+            (left_of if each not in rhs else summed_of if each in over else batch_of).append(each)
+        left, of_left = self._block(left_of)
         right, of_right = self._block([each for each in rhs if each not in lhs])
-        shared = [each for each in lhs if each in rhs]
-        summed, of_summed = self._block([each for each in shared if each in over])
-        batch, of_batch = self._block([each for each in shared if each not in over])
+        summed, of_summed = self._block(summed_of)
+        batch, of_batch = self._block(batch_of)
         straight = (*batch, *left, *summed), (*batch, *summed, *right)
         if of_right >= of_left:  # Mirror images are alike.
             mirrored = (*batch, *right, *summed), (*batch, *summed, *left)
@@ -79,9 +81,10 @@ class _Sorter:
     def _block(self, names: list[str]) -> tuple[Names, tuple[int, ...]]:
         if not names:
             return (), ()
-        if len(names) > 1:
-            names.sort(key=self.size)
-        return tuple(names), tuple(map(self.size, names))
+        if len(names) == 1:
+            return (names[0],), (self.size(names[0]),)
+        names.sort(key=self.size)
+        return tuple(names), tuple([self.size(each) for each in names])
 
 
 def _rank(wanted: tuple[Names, Names], have: tuple[Names, Names], args: tuple[int, ...]) -> tuple[int, int]:
@@ -100,8 +103,11 @@ class _Agenda:
         for node, (step, _, blocks) in steps.items():
             alike = (step.kind, step.times, step.maximum, blocks)
             self.kind[node] = kinds.setdefault(alike, len(kinds))
-            self.user.update(dict.fromkeys(step.args, node))
-            self.waiting_for[node] = sum([arg >= factors for arg in step.args])
+            missing = 0
+            for arg in step.args:
+                self.user[arg] = node
+                missing += arg >= factors
+            self.waiting_for[node] = missing
         self.height: dict[int, int] = {}  # How many steps there are from here to the answer.
         for node in reversed(list(steps)):
             self.height[node] = 1 + self.height[self.user[node]] if node in self.user else 0
@@ -150,21 +156,25 @@ class _Scheduler:
 
     def stack(self, nodes: Sequence[int], wanted: Sequence[Names]) -> tuple[Rows, ...]:
         """The nodes as runs of rows of the same source and order."""
+        place, dims = self.place, self.dims
         runs: list[tuple[int | None, tuple[int, ...] | None, list[int]]] = []
-        last: object = runs
+        last: int | None = -1
+        last_order: tuple[int, ...] | None = None
         for node, names in zip(nodes, wanted, strict=True):
-            group, row = self.place.get(node, (None, node))
-            have = self.dims[node]
+            group, row = place.get(node) or (None, node)
+            have = dims[node]
             order = None if names == have else (0, *[1 + have.index(each) for each in names])
-            if last == (group, order):
+            if group == last and order == last_order:
                 runs[-1][2].append(row)
             else:
                 runs.append((group, order, [row]))
-                last = group, order
+                last, last_order = group, order
         return tuple([self._rows(*run) for run in runs])
 
     def _rows(self, group: int | None, order: tuple[int, ...] | None, rows: list[int]) -> Rows:
-        count = 0 if group is None else self.groups[group].rows
+        if group is None:
+            return Rows(None, tuple(rows), False, order)
+        count = self.groups[group].rows
         return Rows(group, tuple(rows), len(rows) == count and rows == list(range(count)), order)
 
     def add(self, nodes: Sequence[int], members: Sequence[_Parts]) -> None:

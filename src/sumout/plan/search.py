@@ -28,9 +28,12 @@ _PATIENCE = 500
 _LEAST_SECONDS = 1.0
 """What a search by name is given where no time limit was set."""
 
-_SHARE, _MOST_SECONDS = 0.1, 0.5
+_SHARE, _SECONDS, _PER_VARIABLE = 0.1, 5e-3, 2e-5
 """Where neither a search nor a time was asked for, a search takes this share of the time that the plan is estimated to
-run, and not more than these seconds."""
+run, and not more than so many seconds and so many for each variable ..."""
+
+_LONG_SHARE, _MOST_SECONDS = 0.01, 0.5
+"""... or this share of it, if that is more, and not more than these seconds."""
 
 _MANY = 10
 """Tries after which ``counted`` looks at the best path once more."""
@@ -146,8 +149,9 @@ def search(chooser: Chooser, orders: Sequence[str], seconds: float) -> None:
         chooser: what compares them.
         orders: keys of ``ORDERS`` and ``SEARCHES``.
         seconds: the time of all searches together; if it is not zero and no search is named, it is ``random``'s.
-            If it is zero and several heuristics are named, and no search, ``random`` still gets a tenth of the time
-            that the plan is estimated to run: what takes a minute to run is worth some hundred tries.
+            If it is zero and several heuristics are named, and no search, ``random`` still makes a try or two where
+            that costs less than a tenth of the time that the plan is estimated to run, and more where it costs less
+            than a hundredth: what takes a minute to run is worth some hundred tries.
     """
     named = [each for each in orders if each in SEARCHES]
     if len(named) < len(orders) or chooser.only_one:
@@ -160,4 +164,6 @@ def search(chooser: Chooser, orders: Sequence[str], seconds: float) -> None:
     for name in named:
         chooser.search(name, SEARCHES[name], (seconds or _LEAST_SECONDS) / len(named))
     if not named and len(orders) > 1:
-        chooser.search("random", counted, min(_SHARE * chooser.seconds, _MOST_SECONDS))
+        variables = sum([len(problem.sizes) for problem, _, _ in chooser.problems.values()])
+        few = min(_SHARE * chooser.seconds, _SECONDS + _PER_VARIABLE * variables)
+        chooser.search("random", counted, max(few, min(_LONG_SHARE * chooser.seconds, _MOST_SECONDS)))

@@ -96,7 +96,9 @@ def readouts(
         names = (each,) if isinstance(each, str) else each
         home = frozenset[str]().union(*[ordinals[name] for name in names])
         scope = home.union(names, structure.batch)
-        showing = [use for use in users.get(names[0], ()) if scope.issubset(structure.factors[use[1]].inputs)]
+        showing = users.get(names[0], [])
+        if len(scope) > 1:
+            showing = [use for use in showing if scope.issubset(structure.factors[use[1]].inputs)]
         if showing:
             found[each] = min(showing)[1]
         else:

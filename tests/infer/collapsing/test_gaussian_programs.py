@@ -208,7 +208,7 @@ def test_samples_have_the_posterior_s_moments(seed: int) -> None:
     torch.manual_seed(seed)
     count = 20_000
     (integral,) = integrals(run)
-    found = draws(integral, count)
+    found = draws(integral, count).values
     flat = torch.cat([found[name].reshape(count, -1) for name in exact.shapes], -1) - exact.mean
     # In units in which the samples are independent and standard normal.
     white = flat @ torch.linalg.cholesky(exact.precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import sumout
 import sumout.distributions as dist
-from sumout import optim
+from sumout import infer, optim
 from sumout.infer import config_enumerate
 from sumout.infer.objectives.svi import SVI
 from sumout.infer.objectives.trace_elbo import Trace_ELBO
@@ -111,12 +112,81 @@ def test_a_loss_may_be_a_function() -> None:
     assert svi.evaluate_loss(DATA) == 1.0
 
 
-def test_run_shows_progress_when_asked(capsys) -> None:
-    svi = SVI(model, guide, optim.Adam({"lr": 0.1}), Trace_ELBO())
+def test_a_bar_is_shown_on_a_terminal_only(capsys, monkeypatch) -> None:
+    svi = SVI(model, guide, optim.Adam(lr=0.1), Trace_ELBO())
     assert len(svi.run(3, DATA)) == 3
-    assert capsys.readouterr().out == ""
-    assert len(svi.run(3, DATA, progress=True)) == 3
-    assert "fitting" in capsys.readouterr().out
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes anything for a terminal
+    assert len(svi.run(3, DATA)) == 3
+    shown = capsys.readouterr().err
+    assert "fitting" in shown
+    assert f"{svi.history[-1]:.6g}" in shown
+    assert len(svi.run(3, DATA, progress=False)) == 3
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_history_of_all_runs_and_of_each() -> None:
+    svi = SVI(model, guide, optim.Adam(lr=0.1), Trace_ELBO())
+    first, second = svi.run(3, DATA), svi.run(2, DATA)
+    assert list(svi.history) == [*first, *second]
+    assert torch.equal(svi.history.tensor, torch.cat([first.tensor, second.tensor]))
+    assert svi.history[1:3] == [first[1], first[2]]
+    assert torch.allclose(first.smoothed(2), (first.tensor[1:] + first.tensor[:-1]) / 2)
+    axes = first.plot()
+    assert list(axes.lines[0].get_ydata()) == list(first)
+
+
+OBJECTIVES = [
+    name
+    for name, value in vars(infer).items()
+    if isinstance(value, type) and issubclass(value, infer.ELBO) and not inspect.isabstract(value)
+]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_objective_is_made_smaller(name: str) -> None:
+    """Of a model with a discrete and a continuous site; objectives that do not sum out draw the discrete one."""
+
+    @config_enumerate
+    def mixed(x: torch.Tensor) -> None:
+        z = sumout.sample("z", dist.Normal(x.new_zeros(()), 2.0))
+        with sumout.plate("data", len(x)):
+            k = sumout.sample("k", dist.Bernoulli(torch.tensor(0.5).double()))
+            sumout.sample("x", dist.Normal(z + k, 1.0), obs=x)
+
+    torch.manual_seed(0)
+    svi = SVI(mixed, guide, optim.Adam(lr=0.1), getattr(infer, name)())
+    losses = svi.run(60, DATA)
+    assert len(losses) == 60
+    assert losses.tensor.isfinite().all()
+    assert losses.tensor[-20:].mean() < losses.tensor[:5].mean()
+    assert math.isfinite(svi.evaluate_loss(DATA))
+
+
+def test_an_interrupted_run_can_go_on() -> None:
+    """An interrupt inside a step leaves parameters as after the step before, no gradients, and the losses so far."""
+    steps = []
+
+    def interrupting(x: torch.Tensor) -> None:
+        steps.append(0)
+        model(x)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+
+    with sumout.get_param_store().scope() as plain:
+        torch.manual_seed(0)
+        SVI(model, guide, optim.Adam(lr=0.1), Trace_ELBO()).run(3, DATA)
+    torch.manual_seed(0)
+    svi = SVI(interrupting, guide, optim.Adam(lr=0.1), Trace_ELBO())
+    with pytest.raises(KeyboardInterrupt):
+        svi.run(10, DATA)
+    assert len(svi.history) == 3
+    for name, leaf in sumout.get_param_store().named_parameters():
+        assert torch.equal(leaf, plain["params"][name])
+        assert leaf.grad is None
+    svi.run(2, DATA)
+    assert len(svi.history) == 5
 
 
 def test_a_torch_optimizer_is_refused() -> None:

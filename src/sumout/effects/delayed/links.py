@@ -16,47 +16,64 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_LOOPED = 8
-"""Terms up to which a function is called for one after the other."""
-
 
 class Link(NamedTuple):
     """A site's part in a value.
 
     Attributes:
         site: its name.
-        where: positions in the flattened value of the site, shape ``(terms, *value.shape)``.
-        coef: what they are multiplied by, of the same shape.
+        where: positions in the flattened value of the site, shape ``(terms, *value.shape)``; ``-1`` for no part.
+        coef: what they are multiplied by, of the same shape; zero where there is no part.
         simplex: for a site whose event is a point of a simplex, the number of its entries, which sum to one; else 0.
+        positive: whether the site's entries are positive.
     """
 
     site: str
     where: Tensor
     coef: Tensor
     simplex: int = 0
+    positive: bool = False
 
     @property
     def terms(self) -> int:
         return self.where.shape[0]
 
 
-def whole(site: str, like: Tensor, simplex: int = 0) -> Link:
+def whole(site: str, like: Tensor, simplex: int = 0, positive: bool = False) -> Link:
     """The link of a site's own value."""
     where = torch.arange(like.numel(), device=like.device).reshape(1, *like.shape)
-    return Link(site, where, like.new_ones(()).expand(where.shape), simplex)
+    return Link(site, where, like.new_ones(()).expand(where.shape), simplex, positive)
 
 
-def moved(link: Link, move: Callable[[Tensor], Tensor]) -> Link:
-    """The link after data movement; positions that are filled in have coefficient zero."""
+def compact(x: Tensor, dims: Iterable[int] | None = None) -> Tensor:
+    """The tensor with size one along dimensions in which it only repeats itself, by its strides.
+
+    >>> compact(torch.ones(3).expand(1000, 3)).shape
+    torch.Size([1, 3])
+    """
+    strides = x.stride()
+    repeated = [each for each in (range(x.ndim) if dims is None else dims) if not strides[each] and x.shape[each] > 1]
+    if not repeated:
+        return x
+    base = x._base
+    if base is not None and x.requires_grad and base.requires_grad:
+        # A slice would have derivatives of the size of all repetitions.
+        shape = [1 if place in repeated else size for place, size in enumerate(x.shape)]
+        return base.as_strided(shape, strides, x.storage_offset())
+    return x[tuple([slice(0, 1) if place in repeated else slice(None) for place in range(x.ndim)])]
+
+
+def moved(link: Link, move: Callable[[Tensor], Tensor], fills: bool = False) -> Link:
+    """The link after data movement, which may fill zeros in: these are no part of the site."""
+    if fills:
+        return link._replace(where=_each(link.where + 1, move) - 1, coef=_each(link.coef, move))
     return link._replace(where=_each(link.where, move), coef=_each(link.coef, move))
 
 
 def _each(stacked: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
     if len(stacked) == 1:
         return move(stacked[0]).unsqueeze(0)
-    if len(stacked) <= _LOOPED:
-        return torch.stack([move(each) for each in stacked.unbind()])
-    try:
+    try:  # Views stay views, so that what only repeats itself is still seen to.
         return torch.vmap(move)(stacked)
     except RuntimeError:  # Indexing by a mask, for instance, cannot be mapped.
         return torch.stack([move(each) for each in stacked.unbind()])
@@ -64,8 +81,10 @@ def _each(stacked: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
 
 def scaled(link: Link, factor: Tensor) -> Link:
     """The link times a tensor, with which it broadcasts."""
-    coef = link.coef * factor if factor.ndim < link.coef.ndim else _deepened(link.coef, factor.ndim) * factor
-    where = _deepened(link.where, coef.ndim - 1).expand(coef.shape)
+    coef = _deepened(link.coef, factor.ndim) if factor.ndim >= link.coef.ndim else link.coef
+    shape = torch.broadcast_shapes(coef.shape, factor.shape)  # type: ignore[no-untyped-call]
+    coef = (compact(coef) * compact(factor)).expand(shape)
+    where = _deepened(link.where, coef.ndim - 1).expand(shape)
     return link._replace(where=where, coef=coef)
 
 
@@ -97,7 +116,8 @@ def summed(link: Link, dim: int) -> tuple[Link | None, Tensor | None]:
         shape = [1] * where.ndim
         shape[1 + dim] = size
         consecutive = torch.arange(size, device=where.device).reshape(shape)
-        even = (coef == coef.narrow(1 + dim, 0, 1)).all()
+        # Coefficients that only happen to be even have derivatives that are not.
+        even = torch.tensor(not coef.requires_grad) & (coef == coef.narrow(1 + dim, 0, 1)).all()
         if bool(even & (first % size == 0).all() & (where == first + consecutive).all()):
             return None, coef.select(1 + dim, 0).sum(0)
     terms = where.shape[0] * size

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from sumout.effects.delayed.links import Link, whole
 from sumout.errors import ModelError
@@ -22,12 +23,13 @@ class Delayed(Tensor):
     Its entries are those of a probe, one draw that lies in the site's support, so that shapes and checks are those of
     an ordinary run. Every function of torch that takes it gives another one, which knows how it depends on delayed
     sites: affinely (``power`` 1), as a multiple of a power of one entry each, or not in a form that can be integrated
-    (``unknown``, which says by which function). Python cannot ask for its entries: ``if``, ``float``, ``int``,
-    ``.item()`` and the like raise.
+    (``unknown``, which says by which function). Nobody can ask for its entries: ``if``, ``float``, ``int``,
+    ``.item()``, NumPy, and code below torch's Python functions raise, for the tensor has no storage.
 
     Attributes:
+        probe: its entries in the run at hand.
         links: what it is made of, without repetition of a site.
-        const: what is added to that; of its shape.
+        shift: what is added to that; ``None`` for nothing.
         power: the power of the site's entries; other than 1 only for one link of one term, with ``const`` zero.
         unknown: why it is none of these forms; then ``links`` only tell the sites.
 
@@ -43,44 +45,56 @@ class Delayed(Tensor):
     sumout.errors.ModelError: The value of site 'x' is delayed: it is integrated out, and the program asks for a ...
     """
 
+    probe: Tensor
     links: tuple[Link, ...]
-    const: Tensor
+    shift: Tensor | None
     power: float
     unknown: str | None
     apply: ClassVar[Callable[..., Any]]
     """What a function of torch makes of delayed arguments; see ``rules``, which has it."""
 
     @staticmethod
-    def of_site(name: str, probe: Tensor, simplex: bool = False) -> Delayed:
-        """A site's own value; ``simplex`` tells that entries along the last dimension sum to one."""
+    def of_site(name: str, probe: Tensor, simplex: bool = False, positive: bool = False) -> Delayed:
+        """A site's own value.
+
+        Args:
+            name: the site.
+            probe: a draw.
+            simplex: whether entries along the last dimension sum to one.
+            positive: whether all entries are positive, so that a root of a power is a power.
+        """
         probe = probe.detach()
-        link = whole(name, probe, probe.shape[-1] if simplex else 0)
-        return Delayed.made(probe, (link,), probe.new_zeros(()).expand(probe.shape))
+        return Delayed.made(probe, (whole(name, probe, probe.shape[-1] if simplex else 0, positive),))
 
     @staticmethod
     def made(
         probe: Tensor,
         links: tuple[Link, ...],
-        const: Tensor | None = None,
+        shift: Tensor | None = None,
         power: float = 1.0,
         unknown: str | None = None,
     ) -> Delayed:
         """A value from its parts."""
-        value: Delayed = torch.Tensor._make_subclass(Delayed, probe.detach())
-        value.links, value.power, value.unknown = links, power, unknown
-        value.const = probe.new_zeros(()).expand(probe.shape) if const is None else const
+        probe = probe.detach()
+        # Without storage: nothing can take the probe's entries for the value's.
+        value: Delayed = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            Delayed, probe.shape, dtype=probe.dtype, device=probe.device
+        )
+        value.probe, value.links, value.shift = probe, links, shift
+        value.power, value.unknown = power, unknown
         return value
+
+    @property
+    def const(self) -> Tensor:
+        """What is added to the sites' part, of the value's shape."""
+        if self.shift is not None:
+            return self.shift
+        return self.probe.new_zeros(()).expand(self.probe.shape)
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The delayed sites that it depends on."""
         return tuple(dict.fromkeys(link.site for link in self.links))
-
-    @property
-    def probe(self) -> Tensor:
-        """Its entries in the run at hand."""
-        with torch._C.DisableTorchFunctionSubclass():
-            return self.as_subclass(Tensor)
 
     @property
     def is_affine(self) -> bool:
@@ -101,7 +115,7 @@ class Delayed(Tensor):
             )
         found = self.const
         for link in self.links:
-            entries = values[link.site].reshape(-1)[link.where]
+            entries = values[link.site].reshape(-1)[link.where.clamp(min=0)]
             found = found + (link.coef * (entries if self.power == 1.0 else entries**self.power)).sum(0)
         return found
 
@@ -115,37 +129,50 @@ class Delayed(Tensor):
     ) -> Any:
         return cls.apply(func, args, dict(kwargs or {}))
 
+    @classmethod
+    def __torch_dispatch__(
+        cls,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Called by code below torch's Python functions, which would see entries."""
+        delayed = next(each for each in tree_leaves((args, kwargs)) if isinstance(each, Delayed))
+        delayed.refuse(f"tensor of numbers ({func})")
+
     def __bool__(self) -> bool:
         asks: str = sys._getframe(1).f_globals.get("__name__", "")
         if not asks.startswith(_CHECKERS):
-            self._refuse("truth value")
+            self.refuse("truth value")
         return bool(self.probe)
 
     def __float__(self) -> float:
-        self._refuse("number")
+        self.refuse("number")
 
     def __int__(self) -> int:
-        self._refuse("number")
+        self.refuse("number")
 
     def __index__(self) -> int:
-        self._refuse("number")
+        self.refuse("number")
 
     def __complex__(self) -> complex:
-        self._refuse("number")
+        self.refuse("number")
 
     def item(self) -> Any:
-        self._refuse("number")
+        self.refuse("number")
 
     def tolist(self) -> Any:
-        self._refuse("list of numbers")
+        self.refuse("list of numbers")
 
     def numpy(self, *, force: bool = False) -> Any:
-        self._refuse("NumPy array")
+        self.refuse("NumPy array")
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("NumPy array")
+        self.refuse("NumPy array")
 
-    def _refuse(self, wanted: str) -> NoReturn:
+    def refuse(self, wanted: str) -> NoReturn:
+        """Raises ``ModelError``: the program wants to know the value's entries."""
         names = " and ".join(map(repr, self.sites))
         raise ModelError(
             f"The value of site {names} is delayed: it is integrated out, and the program asks for a {wanted}. "
@@ -164,4 +191,4 @@ class Delayed(Tensor):
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return Delayed.made, (self.probe, self.links, self.const, self.power, self.unknown)
+        return Delayed.made, (self.probe, self.links, self.shift, self.power, self.unknown)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from sumout.effects.handlers.contexts import MarkovMessenger
@@ -14,7 +15,7 @@ from sumout.effects.handlers.plate import PlateMessenger
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
 from sumout.effects.stack import state
-from sumout.effects.steps import ChainStep, Steps, family, joined, values_along
+from sumout.effects.steps import ChainStep, Steps, family, values_along
 from sumout.effects.trace import site_is_factor
 from sumout.errors import ModelError
 from sumout.settings import settings
@@ -49,6 +50,22 @@ class MarkovLoop(MarkovMessenger, Generic[T]):
             raise
         finally:
             contexts.step = None
+
+
+class SingleSteps(Messenger):
+    """While this is active, vectorized chains take their steps one by one, and only the first few.
+
+    The numbers are index tensors of one element where they would be of many, so that a body does the same in both ways.
+    What it does not do the same shows what it holds of earlier steps itself.
+
+    >>> with SingleSteps():
+    ...     list(VectorizedMarkov("time", 4, dim=-1))
+    [0, Steps([1]), Steps([2]), Steps([3])]
+    """
+
+    def most(self, history: int) -> int:
+        """How many steps are taken: a body in which many are taken at once holds no more of them."""
+        return 4 * history + 4
 
 
 class VectorizedMarkov(MarkovMessenger):
@@ -91,6 +108,7 @@ class VectorizedMarkov(MarkovMessenger):
                 f"Chain {self.name!r} lies in another vectorized chain. Let one of the two be a loop, without dim."
             )
         name, history, first = str(self.name), self.history, self.first
+        single = next((frame for frame in state.stack if isinstance(frame, SingleSteps)), None)
         contexts = self._contexts
         contexts.given = {}
         try:
@@ -100,7 +118,14 @@ class VectorizedMarkov(MarkovMessenger):
                     contexts.step = ChainStep(name, t, t + 1, along=self.dim)
                     yield t
                 size = self.size - history
-                if size > 0:
+                if single is not None:
+                    for t in range(first + history, first + min(self.size, single.most(history))):
+                        frame = _Frame(name, 1, self.dim)
+                        entered.enter_context(self)
+                        with frame:
+                            contexts.step = ChainStep(name, t, t + 1, frame.dim, True, history == 0)
+                            yield Steps.of(t, t + 1)
+                elif size > 0:
                     frame = _Frame(name, size, self.dim)
                     entered.enter_context(frame)
                     for start in range(first, first + history + 1):
@@ -197,17 +222,26 @@ def _check_values(singles: list[Message], scored: Message, looked_back: list[Mes
     if any(not isinstance(site.value, Tensor) for site in (*sites, *looked_back)):
         return
     axis = scored.infer["_chain"].dim - scored.plain_fn.event_dim
-    whole = joined([values_along(site.value, axis, site.infer["_chain"]) for site in sites], axis)
-    first = sites[0].infer["_chain"].start
     for site in looked_back:
         step: ChainStep = site.infer["_chain"]
-        window = whole.narrow(axis, step.start - first, step.stop - step.start)
-        # Enumerated values that are observed have dimensions of their own; missing data may be NaN.
-        alike = [each.dim() == site.value.dim() for each in (window, site.value)]
-        if all(alike) and not bool(
-            ((site.value == window) | ((site.value != site.value) & (window != window))).all()
-        ):
-            raise ModelError(
-                f"Site {site.name!r} looks back at other values than the chain has in these steps. "
-                "Give both the same, or loop: markov without dim."
-            )
+        value = values_along(site.value, axis, step)
+        for other in sites:
+            theirs: ChainStep = other.infer["_chain"]
+            start, stop = max(step.start, theirs.start), min(step.stop, theirs.stop)
+            if start >= stop:
+                continue
+            mine = value.narrow(axis, start - step.start, stop - start)
+            along = values_along(other.value, axis, theirs).narrow(axis, start - theirs.start, stop - start)
+            # Enumerated values that are observed have dimensions of their own.
+            if mine.dim() == along.dim() and not _same(mine, along):
+                raise ModelError(
+                    f"Site {site.name!r} looks back at other values than the chain has in these steps. "
+                    "Give both the same, or loop: markov without dim."
+                )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether the numbers are equal; missing ones, which are NaN, are equal to each other."""
+    if one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other):
+        return True
+    return bool(((one == other) | ((one != one) & (other != other))).all())

@@ -6,7 +6,7 @@ import operator
 import threading
 from collections.abc import Collection
 from types import TracebackType
-from typing import Any, SupportsIndex, TypeVar
+from typing import Any, NamedTuple, SupportsIndex, TypeVar
 
 from sumout.effects.handlers.reentrant import ReentrantMessenger
 from sumout.effects.message import Message
@@ -14,6 +14,18 @@ from sumout.effects.steps import ChainStep
 from sumout.errors import ModelError
 
 Self = TypeVar("Self", bound="MarkovMessenger")
+
+
+class Place(NamedTuple):
+    """Where a site stands in a run through a chain: the number of its context."""
+
+    run: object
+    position: int
+    history: int
+
+    def sees(self, earlier: Place) -> bool:
+        """Whether an earlier place is in reach; there is nothing against it if it is in another run."""
+        return self.run is not earlier.run or self.position - earlier.position <= self.history
 
 
 class _Contexts(threading.local):
@@ -28,6 +40,8 @@ class _Contexts(threading.local):
         """Where the loop of a chain with a name stands."""
         self.given: dict[str, Message] = {}
         """The sites of such a chain by name, as far as they have values of their own."""
+        self.run = object()
+        """This run through the chain, which may be run through again."""
         self.last = False
         """Whether this is known to be one of the last ``history`` steps, which a program may go on from."""
 
@@ -74,6 +88,8 @@ class MarkovMessenger(ReentrantMessenger):
         super().__enter__()
         contexts = self._contexts
         contexts.position += 1
+        if contexts.position == 0:
+            contexts.run = object()
         contexts.left.pop(contexts.position + 1, None)
         if len(contexts.names) <= contexts.position:
             contexts.names.append(set())
@@ -102,6 +118,12 @@ class MarkovMessenger(ReentrantMessenger):
         contexts.names[here].add(msg.name or "")
         if contexts.step is not None:
             infer.setdefault("_chain", contexts.step)
+
+    @property
+    def place(self) -> Place:
+        """Where this thread stands among the contexts."""
+        contexts = self._contexts
+        return Place(contexts.run, contexts.position, self.history)
 
     def _nearly_in_reach(self, reach: set[str]) -> set[str]:
         """Also a neighbouring branch, one that started from here, and what is one step further back."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, SupportsIndex
 
 from torch import Tensor
 
 from sumout.distributions.families import is_distribution
 from sumout.effects.enumerate_site import finite_support, samples
+from sumout.effects.finite import BOUNDED, COUNTS, allow_impossible, make_finite
 from sumout.effects.frame import CondIndepStackFrame
+from sumout.effects.handlers.sequential import SequentialMessenger
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
@@ -23,6 +26,7 @@ Owners = dict[int, str]
 
 MAX_DIMS = 64  # torch's limit
 MAX_KEPT = 16
+_FEW = 16
 
 
 class _Dims:
@@ -35,14 +39,16 @@ class _Dims:
     arrived, until a loop over a plate moves on to its next element, or when they are too many (``MAX_KEPT``).
     """
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, owners: Mapping[int, str]) -> None:
         self.first = first
-        self.lasting: Owners = {}
-        self.leftmost = first + 1
+        self.lasting: Owners = dict(owners)
+        self.leftmost = min(owners, default=first + 1)
         self.kept: dict[int, tuple[CondIndepStackFrame, ...]] = {}
         """Those of ``lasting`` that belong to last steps -> the elements of looped plates they are in."""
         self.depths: dict[str, int] = {}
         """Sites in markov -> the number of chains they lie in."""
+        self.sizes: dict[int, int] = {}
+        """The number of values that run along each dimension."""
         self.passed: dict[str, Owners] = {}
         """Sites in markov -> the dimensions of their values."""
 
@@ -126,14 +132,15 @@ class _Run(threading.local):
     """The run that is going on in this thread."""
 
     dims: _Dims | None = None
+    sequential: Sequence[SequentialMessenger] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Run, ()  # a copy is not entered
 
 
 class EnumMessenger(Messenger):
-    """Gives every site marked ``infer={"enumerate": "parallel"}`` all its values, along a dimension of its
-    own.
+    """Gives every site marked ``infer={"enumerate": "parallel"}`` or ``"auto"`` all its values, along a dimension of
+    its own.
 
     Observed sites and others are left alone. Each sample site is told whose the dimensions are: ``enum_dims``
     maps dimensions of its log-probability to names of enumerated sites, ``enum_dim`` is its own. A site that
@@ -144,6 +151,8 @@ class EnumMessenger(Messenger):
         first_available_dim: the first batch dimension, counted from the right, that no plate uses; this one
             and all left of it are used. Inside another ``enum`` it may be left out: the two share their
             dimensions.
+        owners: dimensions among these that are taken: the values of sites that an earlier run enumerated run along
+            them, and are replayed in this one.
 
     Raises:
         ModelError: if it is no negative integer.
@@ -159,15 +168,22 @@ class EnumMessenger(Messenger):
             [1.]])
     """
 
-    def __init__(self, first_available_dim: int | None = None) -> None:
+    most_values: int | None = None
+    """So many values a tensor may have that depends on all sites in sight; no limit if ``None``."""
+
+    def __init__(
+        self, first_available_dim: int | None = None, owners: Mapping[int, str] | None = None
+    ) -> None:
         super().__init__()
         self.first_available_dim = None if first_available_dim is None else _checked_dim(first_available_dim)
+        self.owners = owners or {}
         self._run = _Run()
 
     def _begin(self) -> None:
         super()._begin()
+        self._run.sequential = sequential_around()
         if self.first_available_dim is not None:
-            self._run.dims = _Dims(self.first_available_dim)
+            self._run.dims = _Dims(self.first_available_dim, self.owners)
         else:
             around = [frame for frame in state.stack if isinstance(frame, EnumMessenger)]
             self._run.dims = around[-1]._run.dims if around else None
@@ -180,8 +196,9 @@ class EnumMessenger(Messenger):
     def _pyro_sample(self, msg: Message) -> None:
         if not is_distribution(msg.plain_fn):
             return
-        wanted = not (msg.done or msg.is_observed) and msg.infer.get("enumerate") == "parallel"
-        dims = self._run.dims
+        run = self._run
+        wanted = "enumerate" in msg.infer and is_wanted(msg, run.sequential)
+        dims = run.dims
         if dims is None:
             if wanted:
                 raise EnumerationError(
@@ -197,10 +214,16 @@ class EnumMessenger(Messenger):
                     f"Give enum(first_available_dim={frame.dim - 1}), or an objective max_plate_nesting={-frame.dim}."
                 )
         owners = dims.visible(msg)
+        if msg.is_observed and type(msg.plain_fn) in BOUNDED:
+            allow_impossible(msg, dims.first)
         if wanted:
             value = _values(msg)
             dim = dims.allocate(msg, owners)
             owners = {**owners, dim: msg.name or ""}
+            if self.most_values is not None:
+                dims.sizes[dim] = len(value)
+                if len(owners) > _FEW:
+                    _check_room(msg, [dims.sizes.get(each, 1) for each in owners], self.most_values)
             msg.value = _move(msg, value, dim)
             msg.enum_dim = dim
             msg.done = True
@@ -210,6 +233,24 @@ class EnumMessenger(Messenger):
         dims = self._run.dims
         if dims is not None and msg.name in dims.depths and is_distribution(msg.plain_fn):
             dims.pass_on(msg)
+
+
+def sequential_around() -> list[SequentialMessenger]:
+    """The handlers around that give sites one of their values in each run."""
+    return [frame for frame in state.stack if isinstance(frame, SequentialMessenger)]
+
+
+def is_wanted(msg: Message, sequential: Sequence[SequentialMessenger]) -> bool:
+    """Whether a site is to have all its values at once: it is latent, and does not have one value in each run."""
+    mark = msg.infer.get("enumerate")
+    if mark not in _MARKS or msg.done or msg.is_observed:
+        return False
+    if not sequential:
+        return bool(mark != "sequential")
+    return not any(frame.takes(msg) for frame in sequential)
+
+
+_MARKS = ("parallel", "auto", "sequential")
 
 
 def _checked_dim(first_available_dim: SupportsIndex) -> int:
@@ -226,23 +267,40 @@ def _checked_dim(first_available_dim: SupportsIndex) -> int:
 
 
 def _values(msg: Message) -> Tensor:
-    """All values of the site, or samples of it, along a new leftmost dimension."""
+    """All values of the site, or those it was given, or samples of it, along a new leftmost dimension."""
     infer = msg.infer
+    if "_values" in infer:
+        given: Tensor = infer["_values"]
+        return given
     if infer.get("num_samples") is not None:
         return samples(msg)
     # Without expanding, the values are the same for all elements of the plates around.
     expand = infer.get("expand", False)
+    if "truncate" in infer or type(msg.plain_fn) in COUNTS:
+        make_finite(msg)
     return finite_support(msg.fn if expand else msg.plain_fn, msg.name, expand)
+
+
+class NoRoomError(EnumerationError):
+    """There are more enumerated sites in sight than tensors have dimensions for, or memory room."""
+
+
+def _check_room(msg: Message, sizes: list[int], most: int) -> None:
+    if math.prod(sizes) > most:
+        raise NoRoomError(
+            f"At site {msg.name!r} {len(sizes)} enumerated sites are in sight, whose values at once could fill the "
+            "memory."
+        )
 
 
 def _move(msg: Message, value: Tensor, dim: int) -> Tensor:
     """The values along ``dim``, which is counted in the batch shape."""
     event_shape = msg.plain_fn.event_shape
     if -dim + len(event_shape) > MAX_DIMS:
-        raise EnumerationError(
+        raise NoRoomError(
             f"Site {msg.name!r} would be enumerated along dim {dim}, and torch has {MAX_DIMS} dimensions at "
             "most. Declare which sites depend on which with markov, so that dimensions can be used again: "
-            "for t in markov(range(T)): ..."
+            "for t in markov(range(T)): ... (Queries and objectives of sumout.infer go on without dimensions.)"
         )
     size, rank = value.shape[0], value.dim() - 1 - len(event_shape)
     if value.numel() == size * event_shape.numel():  # nothing varies along the batch

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sumout.distributions.families import is_distribution
+from sumout.effects.finite import Finite
 from sumout.effects.handlers.named import NamedMessenger, check_data, is_drawn
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.message import Message
@@ -86,6 +88,9 @@ class ReplayMessenger(NamedMessenger):
         msg.value = before.value
         msg.done = True
         msg.enum_dim = before.enum_dim
+        if isinstance(before.plain_fn, Finite) and is_distribution(msg.plain_fn):
+            # All values at once were replayed, of which some may be out of the support of some elements.
+            msg.plain_fn, msg._fn = Finite(msg.plain_fn, before.plain_fn.values), None
         if before.infer:
             carried = {key: value for key, value in before.infer.items() if not key.startswith(_OF_THE_RUN)}
             msg.infer = {**msg.infer, **carried}

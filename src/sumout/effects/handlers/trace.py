@@ -13,6 +13,7 @@ from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
 from sumout.effects.trace import Trace, dense_edges
 from sumout.effects.trace.shapes import append_to_message
+from sumout.effects.trace.types import told_types
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -135,7 +136,9 @@ class TraceHandler(Handled[P, T]):
             except (ValueError, RuntimeError) as error:
                 # Of nested traces the innermost, nearest to the error, tells its shapes.
                 if not getattr(error, "_tells_shapes", False):
-                    append_to_message(error, self.msngr.trace.format_shapes())
+                    types = told_types(error, self.msngr.trace.nodes)
+                    shapes = self.msngr.trace.format_shapes()
+                    append_to_message(error, f"{types}\n{shapes}" if types else shapes)
                     error._tells_shapes = True  # type: ignore[union-attr]
                 raise
             self.msngr.trace.record(Message(type="return", name="_RETURN", value=result))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections.abc import Mapping
 from inspect import isclass
 from typing import TypeVar
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from sumout.effects.params import MODULE_DIVIDER
 from sumout.effects.primitives.param import param
+from sumout.effects.stack import state
 from sumout.errors import ModelError
 
 M = TypeVar("M", bound=nn.Module)
@@ -18,6 +21,9 @@ M = TypeVar("M", bound=nn.Module)
 def module(name: str, nn_module: M, update_module_params: bool = False) -> M:
     """Makes parameters of a torch module's, named ``<name>$$$<parameter>``.
 
+    Where a handler gives some of them other values (``lift`` draws them from priors, ``substitute`` fixes them), a copy
+    of the module with these values is returned, which shares all else with the module.
+
     Args:
         name: the module in the store.
         nn_module: the module.
@@ -25,7 +31,7 @@ def module(name: str, nn_module: M, update_module_params: bool = False) -> M:
             do after the store was loaded from a file.
 
     Returns:
-        The module.
+        The module, to be used in the rest of the program.
 
     Raises:
         ModelError: if ``nn_module`` is no module, or ``name`` contains ``$$$``.
@@ -44,21 +50,58 @@ def module(name: str, nn_module: M, update_module_params: bool = False) -> M:
         raise ModelError(
             f"The name of module {name!r} contains {MODULE_DIVIDER!r}, which divides names in the store."
         )
-    others: dict[str, Tensor] = {}
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
     for key, own in nn_module.named_parameters():
         if own.requires_grad:
-            kept = param(f"{name}{MODULE_DIVIDER}{key}", own)
-            if kept is not own:
-                others[key] = kept
+            kept[key] = own, param(f"{name}{MODULE_DIVIDER}{key}", own)
         elif nn_module.training:
             warnings.warn(
                 f"{key} was not registered in the param store because requires_grad=False. "
                 "You can silence this warning by calling my_module.train(False)",
                 stacklevel=2,
             )
+    leaves = dict(state.params.named_parameters())
+    stored: dict[str, Tensor] = {}
+    given: dict[Tensor, Tensor] = {}
+    for key, (original, value) in kept.items():
+        unconstrained = getattr(value, "unconstrained", None)
+        if unconstrained is None or unconstrained() is not leaves.get(f"{name}{MODULE_DIVIDER}{key}"):
+            given[original] = value
+        elif value is not original:
+            stored[key] = value
     if update_module_params:
-        for key, kept in others.items():
+        for key, from_store in stored.items():
             path, _, leaf = key.rpartition(".")
-            # Any tensor may take the place of a parameter: handlers put random values there.
-            nn_module.get_submodule(path)._parameters[leaf] = kept  # type: ignore[assignment]
-    return nn_module
+            found = nn_module.get_submodule(path)
+            # Any tensor may take the place of a parameter.
+            found._parameters[leaf] = from_store  # type: ignore[assignment]
+            _refresh(found)
+    return _with_values(nn_module, given) if given else nn_module
+
+
+def _with_values(original: M, values: Mapping[Tensor, Tensor]) -> M:
+    """A copy with other tensors in the place of some parameters, wherever a parameter stands."""
+    copies: dict[nn.Module, nn.Module] = {}
+
+    def copied(each: nn.Module) -> nn.Module:
+        if each not in copies:
+            new = copies[each] = copy.copy(each)
+            own = each._parameters.items()
+            parameters = {key: None if old is None else values.get(old, old) for key, old in own}
+            new.__dict__["_parameters"] = parameters
+            new.__dict__["_modules"] = {
+                key: None if inner is None else copied(inner) for key, inner in each._modules.items()
+            }
+            _refresh(new)
+        return copies[each]
+
+    found = copied(original)
+    assert isinstance(found, type(original))
+    return found
+
+
+def _refresh(each: nn.Module) -> None:
+    """Recurrent modules keep their parameters in a list besides."""
+    names = getattr(each, "_flat_weights_names", None)
+    if names is not None:
+        each.__dict__["_flat_weights"] = [each._parameters.get(name) for name in names]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from sumout.errors import nearest
+from sumout.infer.answers.continuous import moments_of
 from sumout.infer.answers.joint import Joint
 from sumout.plan import EliminationPlan
 from sumout.plan.structure import Readout
@@ -57,11 +59,11 @@ class Marginals(Answer[Readout, Any]):
     """Posterior marginals: name to ``sumout.distributions`` object with the plates' batch shape.
 
     A tuple of names leads to their ``Joint`` table. A node of a network is a ``Categorical`` over its states, in the
-    order of ``states[name]``.
+    order of ``states[name]``. A site that ``collapse`` integrated out has the distribution of its family.
 
     Attributes:
         log_evidence: the natural logarithm of the probability of what was observed.
-        tables: the same as plain tensors of probabilities, the states last.
+        tables: those of discrete sites as plain tensors of probabilities, the states last.
     """
 
     def __init__(
@@ -71,28 +73,35 @@ class Marginals(Answer[Readout, Any]):
         plan: EliminationPlan,
         states: Mapping[str, tuple[str, ...]],
         log_evidence: Tensor,
+        continuous: Mapping[Readout, Callable[[], Any]] = MappingProxyType({}),
     ) -> None:
         super().__init__({}, plan, states)
         self.tables = tables
         self.log_evidence = log_evidence
         self._wrap = wrap
+        self._continuous = continuous
 
     def __getitem__(self, name: Readout) -> Any:
-        if name not in self._values and name in self.tables:  # Made when first looked at: that takes time.
-            self._values[name] = self._wrap(name, self.tables[name])
+        if name not in self._values:  # Made when first looked at: that takes time.
+            if name in self.tables:
+                self._values[name] = self._wrap(name, self.tables[name])
+            elif name in self._continuous:
+                self._values[name] = self._continuous[name]()
         return super().__getitem__(name)
 
     def __iter__(self) -> Iterator[Readout]:
-        return iter(self.tables)
+        return iter([*self.tables, *self._continuous])
 
     def __len__(self) -> int:
-        return len(self.tables)
+        return len(self.tables) + len(self._continuous)
 
     def __str__(self) -> str:
         rows = [("name", "element", "marginal")]
         tables = []
         for name, each in self.items():
-            if isinstance(name, str):
+            if name in self._continuous:
+                rows += [(_shorten(str(name), 30), *cells) for cells in moments_of(each)]
+            elif isinstance(name, str):
                 labels = self.states.get(name)
                 rows += [(name, element, text) for element, text in _elements(_probabilities(each), labels)]
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,35 +17,45 @@ from sumout.lower.collapse.conjugate import Star
 from sumout.lower.collapse.layout import extents, in_shape
 
 
-def draws(
-    integral: Integral, count: int, states: Mapping[str, States] = MappingProxyType({})
-) -> dict[str, Tensor]:
+class Draws(NamedTuple):
+    """Joint samples of the sites of a group.
+
+    Attributes:
+        values: for each site values of shape ``(count, *batch, *event)``, batch and event those of its value in the
+            program.
+        log_prob: the logarithm of the joint posterior density of each sample, given the discrete sites.
+    """
+
+    values: dict[str, Tensor]
+    log_prob: Tensor
+
+
+def draws(integral: Integral, count: int, states: Mapping[str, States] = MappingProxyType({})) -> Draws:
     """Joint samples of all sites of a group.
 
     Args:
         integral: the group.
         count: how many.
         states: the states of the discrete variables that the integral depends on, in each sample.
-
-    Returns:
-        For each site values of shape ``(count, *batch, *event)``, batch and event those of its value in the program.
     """
     solution = integral.solution
     if isinstance(solution, Star):
-        return {solution.latent.name: _of_star(solution, count, states)}
+        value, log_prob = _of_star(solution, count, states)
+        return Draws({solution.latent.name: value}, log_prob)
     if isinstance(solution, Component):
-        return _of_component(integral, solution, count, states)
+        return _of_component(integral, solution.in_states(count, states))
     latent = solution.factor.latent
-    factor = _of_star(solution.factor, count, states)
+    factor, log_prob = _of_star(solution.factor, count, states)
     width = factor.sqrt() if type(innermost(latent.fn)) in INVERSE else factor.rsqrt()
     plates = extents(latent)
     # Without the dimensions of size one between the plates.
     width = width.reshape([count, *[size for _, size in plates.values()]])
-    found = _of_component(integral, solution.gaussian, count, states, States(width, tuple(plates)))
-    return {**found, latent.name: factor}
+    chosen = solution.gaussian.in_states(count, states).widened(States(width, tuple(plates)))
+    found = _of_component(integral, chosen)
+    return Draws({**found.values, latent.name: factor}, found.log_prob + log_prob)
 
 
-def _of_star(star: Star, count: int, states: Mapping[str, States]) -> Tensor:
+def _of_star(star: Star, count: int, states: Mapping[str, States]) -> tuple[Tensor, Tensor]:
     """Samples of the conjugate family, with natural coordinates chosen by the states."""
     parts = []
     batch = star.latent.value.dim() - star.family.event_dim
@@ -70,20 +81,20 @@ def _of_star(star: Star, count: int, states: Mapping[str, States]) -> Tensor:
                 )
             part = part[tuple(index)]
         parts.append(part if index else part.expand([count, *part.shape]))
-    value: Tensor = star.family.distribution(tuple(parts)).sample()
-    return value
+    fn = star.family.distribution(tuple(parts))
+    value = fn.sample()
+    return value, fn.log_prob(value).reshape(count, -1).sum(1)
 
 
-def _of_component(
-    integral: Integral,
-    component: Component,
-    count: int,
-    states: Mapping[str, States],
-    width: States | None = None,
-) -> dict[str, Tensor]:
+def _of_component(integral: Integral, chosen: Component) -> Draws:
+    drawn = chosen.draws()
+    log_prob = chosen.log_density(
+        {name: names for name, (names, _) in drawn.items()}, {name: each for name, (_, each) in drawn.items()}
+    )
+    log_prob = log_prob - chosen.log_evidence()
     found = {}
-    for name, (names, values) in component.draws(count, states, width).items():
+    for name, (names, values) in drawn.items():
         site = integral.latents[name]
-        _, values = in_shape(site, names, values, component.written, lead=1)
+        _, values = in_shape(site, names[1:], values, chosen.written, lead=1)
         found[name] = values.reshape([*values.shape[:-1], *site.fn.event_shape])
-    return found
+    return Draws(found, log_prob.reshape(len(log_prob), -1).sum(1))

@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
 from sumout.distributions import Unit
 from sumout.effects import CondIndepStackFrame, Message, Trace, apply_stack
-from sumout.effects.handlers import TraceMessenger
 from sumout.effects.stack import state
 from sumout.errors import EnumerationError
 from sumout.lower.collapse.collapse import Integral
+from sumout.lower.collapse.parameters import with_numbers
 from sumout.lower.collapse.sites import CollapsedSite
 
 
-def homes(sites: Iterable[CollapsedSite], inside: Trace) -> dict[str, frozenset[str]]:
+def homes(sites: Iterable[CollapsedSite], traces: Sequence[Trace]) -> dict[str, frozenset[str]]:
     """The plates of the enumerated sites that collapsed sites may depend on.
 
     They are looked up in the records of the run, in that of the context itself first. One that no record has may live
     in any of the plates in which it is used.
     """
-    traces = [inside, *[frame.trace for frame in reversed(state.stack) if isinstance(frame, TraceMessenger)]]
     found: dict[str, frozenset[str]] = {}
+    sites = list(sites)
+    own = {site.name: site.message for site in sites}
     for site in sites:
         for name in (site.message.enum_dims or {}).values():
             if name in found:
                 continue
-            record = next((trace.nodes[name] for trace in traces if name in trace.nodes), site.message)
+            record = next((trace.nodes[name] for trace in traces if name in trace.nodes), None)
+            record = record or own.get(name, site.message)
             found[name] = frozenset(frame.name for frame in record.cond_indep_stack if frame.dim is not None)
     return found
 
 
-def emit(integral: Integral, sites: Iterable[CollapsedSite]) -> None:
+def emit(
+    integral: Integral,
+    sites: Iterable[CollapsedSite],
+    predicted: Sequence[CollapsedSite] = (),
+    drawn: Mapping[str, Tensor] = MappingProxyType({}),
+) -> None:
     """Sends an integral outwards as a factor over its discrete variables and plates.
+
+    Args:
+        integral: what is sent.
+        sites: all that were integrated out, and what depends on them.
+        predicted: sites that integrate to one; the factor keeps them for whoever asks.
+        drawn: values that its sites were given at a barrier.
 
     Raises:
         EnumerationError: if two of its discrete variables run along one dimension.
@@ -57,9 +72,31 @@ def emit(integral: Integral, sites: Iterable[CollapsedSite]) -> None:
                 "`history`, or leave markov out."
             )
     inner = [frame for name, frame in frames.items() if name in integral.names]
-    name = "_collapsed_" + next(iter(integral.latents))
+    name = "_collapsed_" + integral.first
     deepest = -min([dim for site in sites for dim in site.frames], default=0)
-    _send(name, _placed(integral.log_evidence, integral.names, dims), inner, integral, deepest)
+    _send(name, _placed(integral.log_evidence, integral.names, dims), inner, integral, deepest, predicted, drawn)
+
+
+def emit_discrete(site: CollapsedSite) -> None:
+    """Sends an enumerated site outwards whose density is part of an integral: its values, and no density."""
+    if not state.stack:
+        return
+    msg = site.message
+    infer = {key: each for key, each in msg.infer.items() if key not in ("_collapse", "_do_not_trace")}
+    fn = with_numbers(site.fn, lambda value: value.probe).mask(False)
+    apply_stack(
+        Message(
+            type="sample",
+            name=site.name,
+            fn=fn,
+            value=site.value,
+            infer=infer,
+            cond_indep_stack=site.inner,
+            done=True,
+            enum_dim=msg.enum_dim,
+            enum_dims=dict(msg.enum_dims or {}),
+        )
+    )
 
 
 def emit_observed(site: CollapsedSite) -> None:
@@ -87,11 +124,14 @@ def _send(
     inner: Sequence[CondIndepStackFrame],
     integral: Integral | None = None,
     nesting: int = 0,
+    predicted: Sequence[CollapsedSite] = (),
+    drawn: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     if not state.stack:
         return
     fn = Unit(log_factor)
-    infer = {"is_auxiliary": True, "_integral": integral, "_nesting": nesting}
+    infer: dict[str, Any] = {"is_auxiliary": True, "_integral": integral, "_nesting": nesting}
+    infer.update(_predicted=predicted, _drawn=drawn)
     msg = Message(
         type="sample",
         name=name,

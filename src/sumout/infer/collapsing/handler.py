@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 import sumout.distributions as dist
@@ -21,9 +22,12 @@ from sumout.effects.random_state import kept_rng_state
 from sumout.effects.stack import state
 from sumout.errors import ModelError
 from sumout.infer.collapsing.draws import draws
-from sumout.infer.collapsing.emission import emit, emit_observed, homes
-from sumout.lower.collapse.collapse import NotConjugateError, collapsed
-from sumout.lower.collapse.parameters import delayed_parameters
+from sumout.infer.collapsing.emission import emit, emit_discrete, emit_observed, homes
+from sumout.infer.collapsing.barren import integrated, is_discrete_latent, without_unused
+from sumout.infer.collapsing.recorded import delayed_value, no_room
+from sumout.infer.collapsing.uncollapsed import Uncollapsed
+from sumout.lower.collapse.collapse import NotConjugateError
+from sumout.lower.collapse.parameters import delayed_parameters, with_numbers
 from sumout.lower.collapse.sites import CollapsedSite
 
 P = ParamSpec("P")
@@ -33,13 +37,20 @@ _GAUSSIAN = (dist.Normal, dist.MultivariateNormal)
 
 
 class _Mark:
-    """What a site carries from the collapsing handler outwards and back: what it met on its way there."""
+    """What a site carries from the collapsing handler outwards and back: what it met on its way there.
 
-    def __init__(self, owner: CollapseMessenger, msg: Message) -> None:
+    ``fn`` is the distribution of the program; handlers outside see one with numbers in the place of delayed parameters.
+    ``drawn`` was drawn from that: a site that has another value got it from one of them.
+    """
+
+    def __init__(self, owner: CollapseMessenger, msg: Message, delayed: bool) -> None:
         self.owner = owner
         self.scale = msg.scale
         self.mask = msg.mask
         self.inner = msg.cond_indep_stack
+        self.fn = msg.plain_fn
+        self.delayed = delayed
+        self.drawn: Any = None
 
 
 class CollapseMessenger(TraceMessenger):
@@ -79,6 +90,7 @@ class CollapseMessenger(TraceMessenger):
         self.marked = marked
         self.strict = strict
         self._reasons: dict[str, str] = {}
+        self._is_trial = False
 
     def __call__(self, fn: Callable[P, T]) -> TraceHandler[P, T]:
         return super().__call__(fn if self.strict else self._tried(fn))
@@ -95,6 +107,7 @@ class CollapseMessenger(TraceMessenger):
         def program(*args: P.args, **kwargs: P.kwargs) -> T:
             while True:
                 trial = CollapseMessenger(marked=self.marked)
+                trial._is_trial = True
                 trial._reasons = self._reasons
                 try:
                     with kept_rng_state(), BlockMessenger(), trial:
@@ -121,22 +134,48 @@ class CollapseMessenger(TraceMessenger):
         for value in delayed:
             _refuse_settled(msg, value, self._run.settled)
         msg.infer.pop("_undrawable", None)  # What is drawn for a step of a chain is a probe only.
-        msg.infer["_collapse"] = _Mark(self, msg)
+        mark = msg.infer["_collapse"] = _Mark(self, msg, bool(delayed))
         msg.infer["_do_not_trace"] = True
+        if delayed:
+            _set_fn(msg, with_numbers(msg.plain_fn, lambda value: value.probe))
+        if not (msg.done or msg.is_observed) and msg.value is None:
+            with torch.no_grad():
+                msg.value = mark.drawn = msg.fn()
 
     def _wants(self, msg: Message) -> bool:
         if msg.done or msg.is_observed or msg.value is not None or msg.name in self._reasons:
             return False
+        if not msg.infer.get("collapse", not self.marked):
+            return False
+        if any(isinstance(frame, Uncollapsed) for frame in state.stack):
+            return False
         kind = type(innermost(msg.plain_fn))
-        return (kind in FAMILIES or kind in _GAUSSIAN) and bool(msg.infer.get("collapse", not self.marked))
+        if kind in FAMILIES or kind in _GAUSSIAN:
+            return True
+        if msg.infer.get("collapse") and not msg.plain_fn.support.is_discrete:
+            self._refuse_family(msg, kind)
+        return False
+
+    def _refuse_family(self, msg: Message, kind: type) -> None:
+        name = msg.name or ""
+        known = ", ".join(each.__name__ for each in (*FAMILIES, *_GAUSSIAN))
+        why = f"It is {kind.__name__}, which is conjugate to nothing that is known. Families that are: {known}."
+        if self.strict:
+            raise NotConjugateError(f"Site {name!r} is marked infer={{'collapse': True}}. {why}", [name])
+        self._reasons[name] = why
 
     def _pyro_post_sample(self, msg: Message) -> None:
         mark = msg.infer.get("_collapse")
         if mark is None or mark.owner is not self:
             super()._pyro_post_sample(msg)
             return
-        if not msg.is_observed:
-            msg.value = _delayed(msg)
+        if msg.value is mark.drawn:
+            rehearsed = msg.infer.pop("_rehearsed", False) or self._is_trial
+            if not (rehearsed and mark.delayed and getattr(msg.plain_fn, "has_enumerate_support", False)):
+                msg.value = delayed_value(msg)
+        elif not msg.is_observed:
+            _check_given(msg, mark)
+        _set_fn(msg, mark.fn)
         site = CollapsedSite(msg.copy(), mark.scale, mark.mask, mark.inner)
         self._run.sites.append(site)
         self._run.collapsed.append(site)
@@ -168,16 +207,44 @@ class CollapseMessenger(TraceMessenger):
                 sites.append(site)
             else:
                 emit_observed(site)
-        for integral in collapsed(sites, homes(sites, self.trace)):
-            emit(integral, sites)
+        if not sites:
+            self._run.sites = []
+            return
+        traces = [self.trace, *[frame.trace for frame in reversed(state.stack) if isinstance(frame, TraceMessenger)]]
+        sites = without_unused(sites, traces)
+        for site in sites:
+            if is_discrete_latent(site):
+                emit_discrete(site)
+        integrals, predicted = integrated(sites, homes(sites, traces))
+        for number, integral in enumerate(integrals):
+            drawn: dict[str, Tensor] = {}
             if draw:
                 if integral.discrete:
                     raise ModelError(
-                        f"barrier is to draw site {next(iter(integral.latents))!r}, whose posterior depends on "
+                        f"barrier is to draw site {integral.first!r}, whose posterior depends on "
                         f"enumerated sites {sorted(integral.discrete)}. Draw these first, or leave barrier out."
                     )
-                self._run.settled.update({name: value[0] for name, value in draws(integral, 1).items()})
+                drawn = {name: value[0] for name, value in draws(integral, 1).values.items()}
+                self._run.settled.update(drawn)
+            emit(integral, sites, () if number else predicted, drawn)
         self._run.sites = []
+
+
+def _set_fn(msg: Message, fn: Any) -> None:
+    """Another distribution, along the same plates."""
+    msg.plain_fn, msg._fn = fn, None
+
+
+def _check_given(msg: Message, mark: _Mark) -> None:
+    """Refuses a value that a handler outside gave a site, but for discrete ones, which it enumerates."""
+    if mark.delayed and getattr(msg.plain_fn, "has_enumerate_support", False):
+        if isinstance(msg.value, Tensor) and type(msg.value) in (Tensor, torch.nn.Parameter):
+            return
+        raise no_room(msg.name)
+    raise ModelError(
+        f"Site {msg.name!r} is integrated out, and a handler gives it a value, as a guide or replay does. Leave it out of "
+        "the guide, or let it be: infer={'collapse': False}. To observe a value use condition."
+    )
 
 
 def _refuse_settled(msg: Message, value: Delayed, settled: Collection[str]) -> None:
@@ -187,31 +254,6 @@ def _refuse_settled(msg: Message, value: Delayed, settled: Collection[str]) -> N
             f"Site {msg.name!r} depends on the delayed value of site {gone[0]!r}, which was drawn at a barrier. Use "
             "what barrier returned, and pass each value that is needed through a barrier."
         )
-
-
-def _delayed(msg: Message) -> Delayed:
-    """The delayed value of a site, from what was drawn for it."""
-    probe = msg.value
-    if isinstance(probe, Delayed):
-        probe = probe.probe
-    if type(probe) is not Tensor:
-        raise ModelError(
-            f"Site {msg.name!r} is integrated out, and so many enumerated sites are in sight that their joint values "
-            "have no room in one tensor. Leave the site to a guide or to sampling, infer={'collapse': False}, or put "
-            "collapse around the part of the program that it belongs to."
-        )
-    fn = msg.plain_fn
-    event_dim = fn.event_dim
-    plates = {frame.dim for frame in msg.cond_indep_stack if frame.dim is not None}
-    rank = probe.dim() - event_dim
-    for place in range(rank):
-        if (
-            place - rank not in plates and probe.shape[place] > 1
-        ):  # It is one variable for all enumerated values.
-            probe = probe.narrow(place, 0, 1)
-    while probe.dim() > event_dim and probe.shape[0] == 1 and event_dim - probe.dim() not in plates:
-        probe = probe[0]
-    return Delayed.of_site(msg.name or "", probe, isinstance(innermost(fn), dist.Dirichlet))
 
 
 collapse = wrap(CollapseMessenger)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from sumout.lower.collapse.layout import extents, in_shape, written_plates
 from sumout.lower.collapse.sites import CollapsedSite
 
 
-def posterior(integral: Integral, name: str, weights: Tensor | None = None) -> Any:
+def posterior(
+    integral: Integral, name: str, weights: Tensor | None = None, moments: Mapping[str, Moments] | None = None
+) -> Any:
     """The marginal posterior of a collapsed site, with the batch shape that the site's value has in the program.
 
     Args:
@@ -25,6 +27,7 @@ def posterior(integral: Integral, name: str, weights: Tensor | None = None) -> A
         name: the site.
         weights: posterior probabilities of the joint states of the discrete variables that the integral depends on,
             with the dimensions ``integral.names``; not needed where there are none but plates.
+        moments: ``moments_of(integral)``, where it is known.
 
     Returns:
         Beta, Gamma, InverseGamma, Dirichlet; Normal, or MultivariateNormal where the event has dimensions; StudentT or
@@ -35,16 +38,16 @@ def posterior(integral: Integral, name: str, weights: Tensor | None = None) -> A
     if isinstance(solution, CommonScale):
         if name == solution.factor.latent.name:
             names, parts = _of_star(solution.factor)
-            kind = solution.factor.family.distribution
+            kind = _conjugate_of(solution.factor)
         else:
-            names, parts = _student(name, site, solution)
+            names, parts = _student(name, site, solution, moments)
             kind = _student_of(site)
     elif isinstance(solution, Star):
         names, parts = _of_star(solution)
-        kind = solution.family.distribution
+        kind = _conjugate_of(solution)
     else:
-        moments = solution.moments()[name]
-        names, parts = _of_moments(site, moments, solution)
+        found = (moments or solution.moments())[name]
+        names, parts = _of_moments(site, found, solution)
         kind = _normal_of(site)
     plates = extents(site)
     chosen = [each for each in names if each not in plates]
@@ -55,9 +58,27 @@ def posterior(integral: Integral, name: str, weights: Tensor | None = None) -> A
     return _mixture(components, kind, parts, names, chosen, site, integral, weights)
 
 
+def moments_of(integral: Integral) -> dict[str, Moments]:
+    """The first two moments of all Gaussian sites of a group, in units of the common scale where there is one."""
+    solution = integral.solution
+    if isinstance(solution, Star):
+        return {}
+    return (solution if isinstance(solution, Component) else solution.gaussian).moments()
+
+
 def _of_star(star: Star) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
     """Natural coordinates, the discrete variables first, then the batch of the site's value."""
     return star.names, star.posterior
+
+
+def _conjugate_of(star: Star) -> Any:
+    extra = len(star.latent.fn.event_shape) - star.family.event_dim
+
+    def make(parts: Sequence[Tensor]) -> Any:
+        found = star.family.distribution(tuple(parts))
+        return found.to_event(extra) if extra else found
+
+    return make
 
 
 def _mixture(
@@ -79,12 +100,9 @@ def _mixture(
     plates = {each: dim for each, (dim, _) in extents(site).items() if each in integral.names}
     others = sorted(plates, key=lambda each: plates[each])
     weights = weights.permute([*[integral.names.index(each) for each in others], *places])
-    extra = len(batch) - (
-        site.value.dim() - len(site.fn.event_shape)
-    )  # what to_event() made part of the event
     shape = [1] * len(batch)
     for each in others:
-        shape[len(batch) - extra + plates[each]] = extents(site)[each][1]
+        shape[plates[each]] = extents(site)[each][1]
     weights = weights.flatten(len(others)).reshape([*shape, -1]).expand([*batch, -1])
     return dist.MixtureSameFamily(dist.Categorical(probs=weights), kind(parts))
 
@@ -125,9 +143,10 @@ def _normal_of(site: CollapsedSite) -> Any:
 
 
 def _student(
-    name: str, site: CollapsedSite, solution: CommonScale
+    name: str, site: CollapsedSite, solution: CommonScale, moments: Mapping[str, Moments] | None
 ) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    names, (mean, covariance) = _of_moments(site, solution.gaussian.moments()[name], solution.gaussian)
+    found = (moments or solution.gaussian.moments())[name]
+    names, (mean, covariance) = _of_moments(site, found, solution.gaussian)
     star = solution.factor
     shape, rate = star.posterior
     # To the discrete variables and the batch of the Gaussian site, which lives in all plates of the factor.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sumout.infer.objectives.pair import Args, Kwargs, Program, pair_nesting
+from sumout.infer.collapsing.marked import with_marked_sites_collapsed
+from sumout.errors import EnumerationError, SumoutError
+from sumout.infer.objectives.pair import Args, DeeperPlates, Kwargs, Program, pair_nesting
 from sumout.infer.objectives.particles import ParticlePlate
 
 
@@ -24,7 +26,7 @@ class ELBO(ABC):
     Args:
         num_particles: the number of estimates to take the mean of.
         max_plate_nesting: tensor dimensions that the plates of model and guide take up; found by a trial
-            run, once, when it is needed and not given.
+            run when it is needed and not given, and found anew where a later call has deeper plates.
         vectorize_particles: whether the particles are a tensor dimension instead of a loop.
         strict_enumeration_warning: whether to warn if sites are marked for enumeration and the objective does
             not enumerate, or the other way round.
@@ -48,6 +50,7 @@ class ELBO(ABC):
         self.max_plate_nesting = (
             None if max_plate_nesting is None or math.isinf(max_plate_nesting) else int(max_plate_nesting)
         )
+        self._finds_nesting = self.max_plate_nesting is None
         self.vectorize_particles = vectorize_particles
         self.strict_enumeration_warning = strict_enumeration_warning
         self.retain_graph = retain_graph
@@ -95,16 +98,47 @@ class ELBO(ABC):
 
     def _estimates(self, model: Program, guide: Program, args: Args, kwargs: Kwargs) -> Iterator[Tensor]:
         """Estimates that sum to the bound's."""
+        model = with_marked_sites_collapsed(model)
         particles = self.num_particles
         if particles > 1 and self.vectorize_particles:
-            nesting = self._nesting(model, guide, args, kwargs)
-            plate = ParticlePlate(particles, dim=-1 - nesting)
-            yield self._estimate(plate(model), plate(guide), args, kwargs, nesting + 1)
+
+            def together(nesting: int) -> Tensor:
+                plate = ParticlePlate(particles, dim=-1 - nesting)
+                try:
+                    return self._estimate(plate(model), plate(guide), args, kwargs, nesting + 1)
+                except (RuntimeError, ValueError) as error:
+                    if isinstance(error, SumoutError) or "ambiguous" not in str(error):
+                        raise
+                    raise EnumerationError(
+                        "Python decides on a value that differs from particle to particle (if, while, and, or, not, "
+                        "bool()). Run the particles one after another: vectorize_particles=False."
+                    ) from error
+
+            yield self._deep_enough(together, model, guide, args, kwargs)
             return
-        known = self._nesting(model, guide, args, kwargs) if self._needs_nesting else None
+
+        def single(nesting: int | None) -> Tensor:
+            return self._estimate(model, guide, args, kwargs, nesting)
+
         for _ in range(particles):
-            estimate = self._estimate(model, guide, args, kwargs, known)
+            estimate = (
+                self._deep_enough(single, model, guide, args, kwargs) if self._needs_nesting else single(None)
+            )
             yield estimate / particles if particles > 1 else estimate
+
+    def _deep_enough(
+        self, estimate: Callable[[int], Tensor], model: Program, guide: Program, args: Args, kwargs: Kwargs
+    ) -> Tensor:
+        """An estimate; where plates turn out to be deeper than those of earlier calls, with more room for them."""
+        nesting = self._nesting(model, guide, args, kwargs)
+        try:
+            return estimate(nesting)
+        except DeeperPlates as error:
+            deeper = pair_nesting(model, guide, args, kwargs) if self._finds_nesting else nesting
+            if deeper <= nesting:
+                raise (error.__cause__ or error) from None
+        self.max_plate_nesting = deeper
+        return estimate(deeper)
 
 
 class ELBOModule(torch.nn.Module):

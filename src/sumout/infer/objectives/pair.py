@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
-from torch import Tensor
-
-from sumout.effects import CondIndepStackFrame, Message, Trace
-from sumout.effects.handlers import BlockMessenger, ReplayMessenger, enum, trace
+from sumout.effects import Message, Trace
+from sumout.effects.handlers import BlockMessenger, EnumMessenger, ReplayMessenger, trace
 from sumout.effects.handlers.named import unused_names_allowed
+from sumout.effects.handlers.sequential import is_sequential
 from sumout.effects.messenger import level_outside
 from sumout.effects.random_state import kept_rng_state
-from sumout.effects.steps import names_of_steps, sources, unrolled_step
-from sumout.effects.trace import sample_sites, tensor_plates
-from sumout.errors import EnumerationError, ModelError, PlateError, nearest
+from sumout.effects.steps import names_of_steps
+from sumout.effects.trace import sample_sites
+from sumout.errors import ControlFlowError, EnumerationError, ModelError, PlateError, SumoutError, nearest
+from sumout.infer.objectives.guide_values import GuideValues, InModelDims
+from sumout.infer.programs.modes import Mode, finished
 from sumout.infer.programs.program import Rehearsal, check_declared, plate_nesting
 from sumout.settings import settings
 
@@ -24,52 +26,95 @@ Args = tuple[Any, ...]
 Kwargs = Mapping[str, Any]
 
 
-def frames(site: Message) -> frozenset[CondIndepStackFrame]:
-    """The plates of a site that are tensor dimensions; the steps of a chain are not independent, so they are none."""
-    step = unrolled_step(site)
-    chain = None if step is None else step.chain
-    return frozenset([frame for frame in tensor_plates(site).values() if frame.name != chain])
+class GuideTrace(NamedTuple):
+    """A run of a guide: as the values look to programs, and with dimensions for enumerated values."""
+
+    values: Trace
+    trace: Trace
 
 
-def cost(site: Message) -> tuple[frozenset[CondIndepStackFrame], Tensor]:
-    """A site's plates and its log-probability over these: that of all steps of a chain is one term."""
-    log_prob: Tensor = site["log_prob"]
-    step = unrolled_step(site)
-    if step is not None and step.dim is not None and log_prob.dim() >= -step.dim:
-        log_prob = log_prob.sum(step.dim, keepdim=True)
-    return frames(site), log_prob
+def trace_guide(
+    guide: Program, args: Args, kwargs: Kwargs, first_available_dim: int | None = None, mode: Mode = Mode.DIMS
+) -> GuideTrace:
+    """Runs the guide; with ``first_available_dim``, sites that are marked for it are enumerated, in the given mode."""
+    if first_available_dim is None:
+        recorded: Trace = trace(guide).get_trace(*args, **kwargs)
+        return GuideTrace(recorded, recorded)
+    handler = mode.handler(first_available_dim)
+    recorded = trace(handler(guide)).get_trace(*args, **kwargs)
+    return GuideTrace(recorded, finished(handler, recorded))
 
 
-def trace_pair(
+def trace_model(
     model: Program,
-    guide: Program,
+    guide: GuideTrace,
     args: Args,
     kwargs: Kwargs,
     first_available_dim: int | None = None,
-) -> tuple[Trace, Trace]:
-    """Runs the guide, then the model with the guide's values.
+    mode: Mode = Mode.DIMS,
+) -> Trace:
+    """Runs the model with the guide's values.
 
     Args:
-        model, guide: programs.
+        model: a program.
+        guide: the guide's run.
         args, kwargs: the arguments of both.
-        first_available_dim: if given, the model's marked sites that the guide lacks are enumerated.
-
-    Returns:
-        The model's trace and the guide's.
+        first_available_dim: that of the guide's run; with it, the model's marked sites that the guide lacks are
+            enumerated. Sites that the guide enumerates have all their values, along the dimensions of the guide, or
+            in chains along dimensions that are found anew.
+        mode: that of the guide's run.
 
     Raises:
         ModelError: under validation, if the two disagree on the shape of a site.
     """
-    guide_trace = trace(guide).get_trace(*args, **kwargs)
-    replayer = ReplayMessenger(trace=guide_trace)
-    replayer.reports_unused = False  # _check_match tells more
-    replayed = replayer(model)
-    if first_available_dim is not None:
-        replayed = enum(replayed, first_available_dim=first_available_dim)
-    model_trace = trace(replayed).get_trace(*args, **kwargs)
+    handler = None if first_available_dim is None else mode.handler(first_available_dim)
+    replayed = model
+    if any(site.enum_dim is not None for site in guide.trace.nodes.values()):
+        replayer = GuideValues(guide.values, guide.trace, hidden=mode is not Mode.DIMS)
+        replayer.reports_unused = False  # _check_match tells more
+        replayed = replayer(model)
+        if mode is Mode.DIMS and first_available_dim is not None:
+            handler = EnumMessenger(first_available_dim, owners=replayer.owners)
+            replayed = InModelDims()(handler(replayed))
+        elif handler is not None:
+            replayed = handler(replayed)
+    else:
+        if guide.values.nodes:
+            plain = ReplayMessenger(trace=guide.values)
+            plain.reports_unused = False
+            replayed = plain(model)
+        if handler is not None:
+            replayed = handler(replayed)
+    recorded: Trace = trace(replayed).get_trace(*args, **kwargs)
+    if handler is not None:
+        recorded = finished(handler, recorded)
     if settings.validation:
-        _check_match(model_trace, guide_trace)
-    return model_trace, guide_trace
+        _check_match(recorded, guide.trace)
+    return recorded
+
+
+class DeeperPlates(SumoutError):
+    """Plates take up more dimensions than an objective has left for them; the cause is what came of it."""
+
+
+@contextmanager
+def collisions_told(
+    model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int
+) -> Iterator[None]:
+    """Raises ``DeeperPlates`` for an error inside if plates meet the dimensions of enumerated values or of
+    particles."""
+    try:
+        yield
+    except ControlFlowError:
+        raise
+    except (EnumerationError, PlateError) as error:
+        try:
+            deeper = pair_nesting(model, guide, args, kwargs) > nesting
+        except PlateError:
+            deeper = True
+        if deeper:
+            raise DeeperPlates(str(error)) from error
+        raise
 
 
 def pair_nesting(model: Program, guide: Program, args: Args, kwargs: Kwargs) -> int:
@@ -84,45 +129,24 @@ def pair_nesting(model: Program, guide: Program, args: Args, kwargs: Kwargs) -> 
     return max(plate_nesting(guide_trace), plate_nesting(model_trace))
 
 
-def check_plates(sites: Iterable[Message]) -> None:
-    """Checks that log-probabilities vary along dimensions of plates only.
-
-    Raises:
-        PlateError: naming the site and the dimension.
-    """
-    for site in sites:
-        shape = site["log_prob"].shape
-        declared = {frame.dim for frame in site.cond_indep_stack}
-        for dim in range(-len(shape), 0):
-            if shape[dim] > 1 and dim not in declared:
-                raise PlateError(
-                    f"Site {site.name!r} varies along dim {dim} (size {shape[dim]}), which belongs to no plate "
-                    "around it. Declare it with a plate, or make it part of the event with .to_event()."
-                )
-
-
 def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
     model = {site.name or "": site for site in sample_sites(model_trace) if not site.is_observed}
     guide = {site.name or "": site for site in sample_sites(guide_trace) if not site.is_observed}
     for name, site in guide.items():
         if name in model:
             _check_shapes(model[name], site)
-    lacking: list[str] = []
-    used: set[str] = set()
-    for name, site in model.items():
-        # The two may take the steps of a chain in different ways.
-        taken = [name] if name in guide else [each for each, _, _ in _sources(site, guide)]
-        used.update(taken)
-        if not taken and site.enum_dim is None:
-            lacking.append(name)
-    steps = {each for site in model.values() for each in names_of_steps(site)}
-    extra = [
-        each
-        for name, site in guide.items()
-        if not site.infer.get("is_auxiliary")
-        for each in ([name] if name not in used else names_of_steps(site))
-        if name not in used or each not in steps
+    given = {key for site in guide.values() for key in _given(site)}
+    lacking = [
+        name
+        for name, site in model.items()
+        if site.enum_dim is None and not is_sequential(site) and given.isdisjoint(_wanted(site))
     ]
+    extra: list[str] = []
+    wanted = {key for site in model.values() for key in _wanted(site)} if guide else set()
+    for name, site in guide.items():
+        if not site.infer.get("is_auxiliary") and name not in model:
+            unused = [step for _, step in _given(site) if (_chain(site), step) not in wanted]
+            extra += unused if len(unused) < len(names_of_steps(site)) else [name]
     if extra:
         told = [
             f"Site {name!r} is in the guide but is no latent site of the model.{nearest(name, lacking)}"
@@ -133,8 +157,8 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
     for name in lacking:
         if model[name].infer.get("enumerate") == "sequential":
             raise EnumerationError(
-                f"Site {name!r} of the model is marked for sequential enumeration, which objectives do not do. "
-                "Mark it infer={'enumerate': 'parallel'} and use TraceEnum_ELBO."
+                f"Site {name!r} of the model is marked for sequential enumeration, which this objective does not do. "
+                "Use TraceEnum_ELBO."
             )
     # A site of the model that the guide has under another name was told above.
     lacking = [name for name in lacking if not any(nearest(each, [name]) for each in extra)]
@@ -146,8 +170,21 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
         )
 
 
-def _sources(site: Message, guide: Mapping[str, Message]) -> list[tuple[str, int, int]]:
-    return sources(site, guide) if "_chain" in site.infer else []
+def _chain(site: Message) -> str | None:
+    step = site.infer.get("_chain")
+    return None if step is None else step.chain
+
+
+def _given(site: Message) -> list[tuple[str | None, str]]:
+    """What a site of the guide has a value for: steps, with the name of their chain."""
+    return [(_chain(site), step) for step in names_of_steps(site)]
+
+
+def _wanted(site: Message) -> list[tuple[str | None, str]]:
+    """What a site of the model takes its value from: steps of a chain of one name, or of none that has a name."""
+    steps = names_of_steps(site)
+    chains = dict.fromkeys((None, _chain(site)))
+    return [(_chain(site), site.name or ""), *((chain, step) for chain in chains for step in steps)]
 
 
 def _check_shapes(model: Message, guide: Message) -> None:
@@ -155,7 +192,8 @@ def _check_shapes(model: Message, guide: Message) -> None:
         expected, found = getattr(model.fn, attribute, None), getattr(guide.fn, attribute, None)
         if expected == found or expected is None or found is None:
             continue
-        enumerated = (model.enum_dims or {}) if attribute == "batch_shape" else {}
+        batch = attribute == "batch_shape"
+        enumerated = {**(model.enum_dims or {}), **(guide.enum_dims or {})} if batch else {}
         for dim in range(-max(len(expected), len(found)), 0):
             sizes = [shape[dim] if len(shape) >= -dim else 1 for shape in (expected, found)]
             if sizes[0] != sizes[1] and dim not in enumerated:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 from torch import Tensor
 
 from sumout.effects import Message
 from sumout.effects.trace import sample_sites
 from sumout.infer.objectives.elbo import ELBO
-from sumout.infer.objectives.estimator import subtract_guide
-from sumout.infer.objectives.pair import Args, Kwargs, Program, check_plates, cost, trace_pair
-from sumout.settings import settings
+from sumout.infer.objectives.expectation import expectation
+from sumout.infer.objectives.guide_run import places_of, run_of_guide
+from sumout.infer.objectives.pair import Args, Kwargs, Program, trace_guide, trace_model
+from sumout.infer.objectives.terms import factor_term
+from sumout.lower import lower
 
 
 class Trace_ELBO(ELBO):
     """``log p(x, z) - log q(z)`` at values ``z`` drawn by the guide.
 
     Values that are differentiable by the guide's parameters give pathwise gradients, others score-function
-    gradients, whose costs leave out what lies in other elements of the site's plates. Both are unbiased.
+    gradients, whose costs leave out what comes before the site, in guide and model, and what lies in other elements of
+    its plates. Both are unbiased.
     The arguments are those of ``ELBO``. The methods raise ``PlateError`` for a dimension that no plate declares
     and ``ModelError`` for a site whose shapes differ between model and guide.
 
-    >>> import sumout
+    >>> import torch, sumout
     >>> import sumout.distributions as dist
     >>> def model(x):
     ...     z = sumout.sample("z", dist.Normal(0.0, 1.0))
@@ -42,23 +44,27 @@ class Trace_ELBO(ELBO):
     def _estimate(
         self, model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int | None
     ) -> Tensor:
-        model_trace, guide_trace = trace_pair(model, guide, args, kwargs)
-        model_trace.compute_log_prob()
-        guide_trace.compute_score_parts()
-        model_sites, guide_sites = sample_sites(model_trace), sample_sites(guide_trace)
+        guide_trace = trace_guide(guide, args, kwargs)
         if self.strict_enumeration_warning:
-            _warn_if_marked(guide_sites)
-        if settings.validation:
-            check_plates((*model_sites, *guide_sites))
-        log_model = torch.as_tensor(model_trace.log_prob_sum())
-        return subtract_guide(log_model, guide_sites, lambda: map(cost, model_sites))
+            warn_if_marked(self, sample_sites(guide_trace.trace))
+        model_trace = trace_model(model, guide_trace, args, kwargs)
+        run, places = run_of_guide(guide_trace.trace), places_of(model_trace)
+        graph = lower(model_trace, multiplied=not run.scores)
+        terms = [factor_term(factor, graph, site=places[factor.name]) for factor in graph.factors]
+        return expectation([*terms, *run.terms], run, graph.plates, places)
 
 
-def _warn_if_marked(guide: list[Message]) -> None:
+TraceGraph_ELBO = Trace_ELBO
+"""Pyro's name for the bound whose scores multiply only the costs that come of a draw: they always do here."""
+
+
+def warn_if_marked(objective: ELBO, guide: list[Message]) -> None:
+    """Warns of sites that are marked for enumeration, of an objective that draws them."""
     marked = [site.name for site in guide if site.infer.get("enumerate") == "parallel"]
     if marked:
         warnings.warn(
-            f"Trace_ELBO samples sites that are marked for enumeration: {marked}. Use TraceEnum_ELBO to sum them "
-            "out, or take the marks away.",
-            stacklevel=6,
+            f"{type(objective).__name__} samples sites that are marked for enumeration: {marked}. Use "
+            "TraceEnum_ELBO to "
+            "sum them out, or take the marks away.",
+            stacklevel=7,
         )

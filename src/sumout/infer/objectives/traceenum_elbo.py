@@ -1,40 +1,40 @@
-"""The evidence lower bound with the model's marked discrete sites summed out exactly."""
+"""The evidence lower bound with discrete sites of model and guide summed out exactly."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sumout.effects import Message, Trace
-from sumout.effects.steps import is_lookback, names_in_loop
-from sumout.effects.trace import sample_sites
-from sumout.errors import EnumerationError, ImpossibleEvidenceError
-from sumout.factors import FactorGraph
-from sumout.infer.answers.readout import latent_sites, site_marginal
+from sumout.effects.handlers import BlockMessenger, infer_config
+from sumout.infer.objectives.components import model_terms, summed_over_runs
 from sumout.infer.objectives.elbo import ELBO
-from sumout.infer.objectives.estimator import Frames, subtract_guide
-from sumout.infer.objectives.pair import Args, Kwargs, Program, check_plates, cost, trace_pair
-from sumout.infer.programs.agreement import check_agreement
-from sumout.infer.solving.solve import solve
-from sumout.lower import lower
-from sumout.settings import settings
+from sumout.infer.objectives.expectation import expectation
+from sumout.infer.objectives.pair import Args, Kwargs, Program
+from sumout.infer.objectives.posterior import marginals_of, sample_of_model, single_run
+from sumout.infer.objectives.runs import PairRun, pair_runs
 
 
 class TraceEnum_ELBO(ELBO):
-    """``log Σ p(x, y, z) - log q(z)``, where the sum runs over all values of the model's marked sites ``y``.
+    """``E_q[log Σ p(x, y, z) - log q(z)]``, with the sum over ``y`` and what can be of the expectation made exactly.
 
-    Sites of the model marked ``infer={"enumerate": "parallel"}`` (see ``config_enumerate``) that the guide
-    lacks are summed out; the guide draws the others, ``z``. Without such ``z`` the loss is the exact negative
-    log-evidence. Subsampled plates and masks keep their meaning; a scale multiplies the logarithm of the sum.
-    The arguments are those of ``ELBO``. The methods raise what ``lower`` and ``make_plan`` raise;
-    ``EnumerationError`` for sites of the guide that are marked for enumeration, which is not supported yet;
-    ``MemoryLimitError`` before anything is allocated.
+    Sites of the model marked ``infer={"enumerate": "parallel"}`` (see ``config_enumerate``) that the guide lacks,
+    ``y``, are summed out. Sites of the guide that are marked so have all their values at once, each weighted with its
+    probability; the guide draws the others, once, or ``num_samples`` times where that is marked. Without draws the loss
+    is exact. Sites marked ``"sequential"`` have one value at a time, and the programs are run for each; ``"auto"``
+    leaves the choice to what the programs do with the values.
 
-    >>> import sumout
+    The guide may enumerate in another way than the model: chains of another history, vectorized or not. Where what the
+    model sums out ties the guide's sites in all elements of a plate together, the plate is written out. Subsampled
+    plates and masks keep their meaning; a scale multiplies the logarithm of the model's sum, and may differ from
+    element to element of a plate around it. The arguments are those of ``ELBO``.
+
+    The methods raise what ``lower`` and ``make_plan`` raise; ``EnumerationError`` for what a program does with
+    enumerated values that has no meaning; ``MemoryLimitError`` before anything is allocated.
+
+    >>> import torch, sumout
     >>> import sumout.distributions as dist
     >>> @sumout.infer.config_enumerate
     ... def model(x):
@@ -42,6 +42,11 @@ class TraceEnum_ELBO(ELBO):
     ...     sumout.sample("x", dist.Bernoulli(0.2 + 0.6 * z), obs=x)
     >>> loss = TraceEnum_ELBO().loss(model, lambda x: None, torch.tensor(1.0))
     >>> round(loss, 4)  # -log(0.5 * 0.2 + 0.5 * 0.8)
+    0.6931
+    >>> @sumout.infer.config_enumerate
+    ... def posterior(x):
+    ...     sumout.sample("z", dist.Bernoulli(0.8))
+    >>> round(TraceEnum_ELBO().loss(model, posterior, torch.tensor(1.0)), 4)
     0.6931
 
     Source: Obermeyer, Bingham, Jankowiak, Phan and Chen, *Tensor variable elimination for plated factor
@@ -53,75 +58,86 @@ class TraceEnum_ELBO(ELBO):
     def _estimate(
         self, model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int | None
     ) -> Tensor:
-        model_trace, guide_sites = _traces(model, guide, args, kwargs, nesting or 0)
-        graph = lower(model_trace)
-        check_agreement(self, lambda: model(*args, **kwargs), model_trace, graph)
-        if self.strict_enumeration_warning and not graph.variables:
-            warnings.warn(
-                "TraceEnum_ELBO found no site of the model to enumerate. Mark discrete sites that the guide "
-                "lacks (config_enumerate), or use Trace_ELBO.",
-                stacklevel=5,
-            )
-        log_model = solve(graph).value
-        return subtract_guide(log_model, guide_sites, lambda: _costs(model_trace, graph, log_model))
+        return self._summed(self._runs_of(model, guide, args, kwargs, nesting or 0))
+
+    def _runs_of(
+        self, model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int
+    ) -> list[PairRun]:
+        runs = pair_runs(model, guide, args, kwargs, -1 - nesting, self)
+        if self.strict_enumeration_warning:
+            _warn_if_nothing_is_enumerated(runs)
+        return runs
+
+    def _summed(self, runs: list[PairRun]) -> Tensor:
+        if len(runs) == 1:
+            return self._expected(runs[0])
+        return torch.stack([self._expected(run) for run in runs]).sum()
+
+    def _expected(self, run: PairRun) -> Tensor:
+        guide, models = run.guide, run.models
+        # Where sites stand matters to the scores of what was drawn.
+        places = models[0].places if guide.scores else {}
+        terms = [model_terms(each.graph, guide, places, bool(guide.scores), each.powers) for each in models]
+        plates = models[0].graph.plates
+        of_model = terms[0] if len(terms) == 1 else [summed_over_runs(terms, guide, plates)]
+        return expectation([*of_model, *guide.terms], guide, plates, places)
 
     def compute_marginals(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The marginal of every summed-out site, given the observations and one draw of the guide.
+        """The marginals of the enumerated sites, given the observations and one draw of the guide.
+
+        Those of sites that the model sums out are posterior; where they depend on sites that the guide enumerates, they
+        are means over these. Those of the guide's sites are the guide's.
 
         Returns:
             A ``sumout.distributions`` object for each site, with the batch shape of its plates.
 
         Raises:
             ValueError: if there is more than one particle.
+            EnumerationError: if a latent site of the model is neither enumerated nor in the guide, or sites are
+                enumerated sequentially.
             ImpossibleEvidenceError: if the observations and the draw have probability zero.
         """
+        self._refuse_particles("compute_marginals")
+        return marginals_of(*single_run(self._runs(model, guide, args, kwargs)))
+
+    def sample_posterior(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model with one draw of the guide and the sites that it sums out drawn from their joint posterior.
+
+        Sites that the guide enumerates are drawn from the guide too.
+
+        Returns:
+            What the model returns; its sites are seen by the handlers around, as ``trace``.
+
+        Raises:
+            ValueError, EnumerationError, ImpossibleEvidenceError: as ``compute_marginals``.
+        """
+        self._refuse_particles("sample_posterior")
+        unmarked = infer_config(guide, config_fn=lambda site: {"enumerate": None})
+        runs = self._runs(model, unmarked, args, kwargs)
+        return sample_of_model(model, runs[0].trace, *single_run(runs), args, kwargs)
+
+    def _runs(self, model: Program, guide: Program, args: Args, kwargs: Kwargs) -> list[PairRun]:
+        """A run that no handler outside sees."""
+        with BlockMessenger(), torch.no_grad():
+            nesting = self._nesting(model, guide, args, kwargs)
+            return pair_runs(model, guide, args, kwargs, -1 - nesting, self)
+
+    def _refuse_particles(self, method: str) -> None:
         if self.num_particles > 1:
             raise ValueError(
-                f"compute_marginals takes one draw of the guide; this has num_particles={self.num_particles}."
+                f"{method} takes one draw of the guide; this has num_particles={self.num_particles}."
             )
-        nesting = self._nesting(model, guide, args, kwargs)
-        model_trace, _ = _traces(model, guide, args, kwargs, nesting)
-        graph = lower(model_trace)
-        check_agreement(self, lambda: model(*args, **kwargs), model_trace, graph)
-        result = solve(graph, marginals=tuple(graph.variables))
-        if result.value.item() == -torch.inf:
-            raise ImpossibleEvidenceError(
-                "The observations and the guide's draw have probability zero under the model, so there is no "
-                "posterior."
-            )
-        latent = latent_sites(model_trace)
-        return {name: site_marginal(latent[name], result.marginal(name)) for name in graph.variables}
 
 
-def _traces(
-    model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int
-) -> tuple[Trace, list[Message]]:
-    """The enumerated model's trace, and the sample sites of the guide."""
-    model_trace, guide_trace = trace_pair(model, guide, args, kwargs, first_available_dim=-1 - nesting)
-    guide_sites = sample_sites(guide_trace)
-    _refuse_marks(guide_sites)
-    guide_trace.compute_score_parts()
-    if settings.validation:
-        check_plates(guide_sites)  # Those of the model are checked by lower.
-    return model_trace, guide_sites
-
-
-def _costs(model: Trace, graph: FactorGraph, log_model: Tensor) -> Iterable[tuple[Frames, Tensor]]:
-    """The terms of the model's part: one for each site that no variable touches, and one for all the others."""
-    touched = {
-        factor.name for factor in graph.factors if not graph.variables.keys().isdisjoint(factor.inputs)
-    }
-    for site in sample_sites(model):
-        if not is_lookback(site) and touched.isdisjoint(names_in_loop(site)):
-            yield cost(site)
-            log_model = log_model - site["log_prob_sum"]
-    yield frozenset(), log_model
-
-
-def _refuse_marks(guide: Iterable[Message]) -> None:
-    for site in guide:
-        if site.infer.get("enumerate") and not site.is_observed:
-            raise EnumerationError(
-                f"Site {site.name!r} of the guide is marked for enumeration, which is not supported in guides "
-                "yet. Leave the site out of the guide and mark it in the model, or take the mark away to sample it."
-            )
+def _warn_if_nothing_is_enumerated(runs: list[PairRun]) -> None:
+    first = runs[0]
+    if (
+        len(runs) == len(first.models) == 1
+        and not first.guide.variables
+        and not first.models[0].graph.variables
+    ):
+        warnings.warn(
+            "TraceEnum_ELBO found no site to enumerate. Mark discrete sites of the guide, or of the model that the "
+            "guide lacks (config_enumerate), or use Trace_ELBO.",
+            stacklevel=7,
+        )

@@ -11,17 +11,21 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sumout.distributions.families import is_distribution
-from sumout.effects import Message, Messenger, Trace, am_i_wrapped
+from sumout.effects import Message, Messenger, Trace
 from sumout.effects.handlers import TraceMessenger
+from sumout.effects.handlers.chain import SingleSteps
 from sumout.effects.handlers.named import unused_names_allowed
+from sumout.effects.handlers.sequential import SequentialMessenger, is_sequential
 from sumout.effects.random_state import kept_rng_state, set_rng_seed
-from sumout.effects.steps import is_lookback, names_in_loop, unrolled_step
+from sumout.effects.stack import state
+from sumout.effects.steps import assembled, is_lookback, names_in_loop, names_of_steps, unrolled_step
 from sumout.effects.trace import sample_sites, tensor_plates
 from sumout.errors import EnumerationError
 from sumout.execute import Choice
@@ -41,6 +45,14 @@ _seen: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 """The shapes in which programs were found to agree."""
 
 
+class Disagreement(EnumerationError):
+    """``site`` has another log-probability in the enumerated run."""
+
+    def __init__(self, message: str, site: str) -> None:
+        super().__init__(message)
+        self.site = site
+
+
 def check_agreement(program: Any, run: Run, trace: Trace, graph: FactorGraph) -> None:
     """Compares an enumerated run of a program with a plain one, the first time that its shapes are seen.
 
@@ -53,10 +65,14 @@ def check_agreement(program: Any, run: Run, trace: Trace, graph: FactorGraph) ->
     Raises:
         EnumerationError: under validation, naming the first site whose log-probabilities differ.
     """
-    if not settings.validation or not graph.variables or am_i_wrapped():
+    if not settings.validation or not graph.variables or _has_handlers_around():
         return  # Handlers around the query act on the run proper, and are not to see others.
     sites = sample_sites(trace)
-    shapes = graph.structure, tuple([site.value.shape for site in sites if isinstance(site.value, Tensor)])
+    shapes = (
+        graph.structure,
+        tuple([site.value.shape for site in sites if isinstance(site.value, Tensor)]),
+        tuple([(site.name, tuple(site.value.flatten().tolist())) for site in sites if is_sequential(site)]),
+    )
     try:
         seen = _seen.setdefault(program, set())
     except TypeError:  # of an object that cannot be remembered
@@ -67,6 +83,10 @@ def check_agreement(program: Any, run: Run, trace: Trace, graph: FactorGraph) ->
     if differing is not None:
         raise differing
     seen.add(shapes)
+
+
+def _has_handlers_around() -> bool:
+    return any(not isinstance(frame, SequentialMessenger) for frame in state.stack)
 
 
 def _elements(site: Message) -> int:
@@ -80,10 +100,17 @@ class _Given(Messenger):
         self.values = values
 
     def _pyro_sample(self, msg: Message) -> None:
+        if msg.is_observed:
+            return
         name = msg.name or ""
-        if not msg.is_observed and name in self.values:
+        if name in self.values:
             msg.value = self.values[name]
             msg.done = True
+        elif "_chain" in msg.infer and is_distribution(msg.plain_fn):
+            steps = assembled(msg, self.values)
+            if steps is not None:
+                msg.value, _ = steps
+                msg.done = True
 
 
 def _first_difference(run: Run, sites: list[Message], graph: FactorGraph) -> EnumerationError | None:
@@ -120,22 +147,36 @@ def _difference_at(
             factors[factor.name] = log_factor(graph, factor, choices).sum() * power
         for site in sites:
             name = site.name or ""
-            if (
-                name not in plain
-                or is_lookback(site)
-                or (site.enum_dim is not None and site.mask is not None)
-            ):
-                continue  # A masked site that is enumerated keeps its table.
-            names = (name,) if name in factors else names_in_loop(site)
-            if not all(each in factors for each in names):
+            # A masked site that is enumerated keeps its table.
+            if is_lookback(site) or (site.enum_dim is not None and site.mask is not None):
+                plain.pop(name, None)
                 continue
-            found = torch.stack([factors[each] for each in names]).sum()
-            expected, size = plain[name]
-            if _differ(found, expected, size):
-                again = _log_probs(run, values, rng_seed=1)
-                if again is None or _differ(again.get(name, (found, size))[0], expected, size):
-                    return None  # The program has random numbers of its own.
-                return _difference(name, float(found), float(expected))
+            if name in factors:
+                continue
+            names = names_in_loop(site)
+            if name in plain and all(each in factors for each in names):
+                factors[name] = torch.stack([factors[each] for each in names]).sum()
+        differing = _differing(factors, plain, lambda: _log_probs(run, values, rng_seed=1))
+        if differing is not None or not any(map(unrolled_step, sites)):
+            return differing
+        # What a body that takes many steps at once holds of earlier steps may be other steps than it seems.
+        steps = _log_probs(run, values, single_steps=True) or {}
+        return _differing(factors, steps, lambda: _log_probs(run, values, rng_seed=1, single_steps=True))
+
+
+Scores = dict[str, tuple[Tensor, float]]
+"""Log-probabilities by name, with the sums of their elements' sizes."""
+
+
+def _differing(
+    factors: Mapping[str, Tensor], plain: Scores, again: Callable[[], Scores | None]
+) -> EnumerationError | None:
+    for name, (expected, size) in plain.items():
+        if name in factors and _differ(factors[name], expected, size):
+            repeated = again()
+            if repeated is None or _differ(repeated.get(name, (factors[name], size))[0], expected, size):
+                return None  # The program has random numbers of its own.
+            return _difference(name, float(factors[name]), float(expected))
     return None
 
 
@@ -152,8 +193,7 @@ def _chosen(
         plates = {dim: frame for dim, frame in tensor_plates(site).items() if step is None or dim != step.dim}
         rank = max((-dim for dim in tensor_plates(site)), default=0)
         names = names_in_loop(site)
-        support: Tensor = site.fn.enumerate_support(expand=False)
-        support = support.reshape(support.shape[0], *site.fn.event_shape)
+        support = _values_of(site)
         indices = []
         for name in names:
             if name not in choices:
@@ -171,6 +211,16 @@ def _chosen(
     return choices, values
 
 
+def _values_of(site: Message) -> Tensor:
+    """The values that a site runs over: those of a guide, if it has them from there."""
+    event_shape: torch.Size = site.plain_fn.event_shape
+    value: Tensor = site.value
+    if value.numel() == value.shape[(site.enum_dim or 0) - len(event_shape)] * event_shape.numel():
+        return value.reshape(-1, *event_shape)
+    support: Tensor = site.fn.enumerate_support(expand=False)
+    return support.reshape(support.shape[0], *event_shape)
+
+
 def _runs_along_values(site: Message) -> bool:
     if not isinstance(site.value, Tensor) or not is_distribution(site.plain_fn):
         return False
@@ -181,20 +231,27 @@ def _runs_along_values(site: Message) -> bool:
 
 
 def _log_probs(
-    run: Run, values: Mapping[str, Any], rng_seed: int | None = None
-) -> dict[str, tuple[Tensor, float]] | None:
-    """Each site's log-probability and the sum of its elements' sizes in a plain run; ``None`` where it fails."""
+    run: Run, values: Mapping[str, Any], rng_seed: int | None = None, *, single_steps: bool = False
+) -> Scores | None:
+    """Each site's log-probability in a plain run; ``None`` where it fails.
+
+    With ``single_steps`` those of the steps of vectorized chains, taken one by one, by the names that they have in a
+    loop.
+    """
     recorder = TraceMessenger()
-    found: dict[str, tuple[Tensor, float]] = {}
+    found: Scores = {}
     with as_far_as_it_runs(), kept_rng_state(), torch.no_grad(), unused_names_allowed():
         if rng_seed is not None:
             set_rng_seed(rng_seed)
-        with recorder, Rehearsal(), _Given(values):
+        with SingleSteps() if single_steps else nullcontext(), recorder, Rehearsal(), _Given(values):
             run()
-        scored = [
-            (site.name or "", torch.as_tensor(site["log_prob"])) for site in sample_sites(recorder.trace)
-        ]
-        found |= {name: (log_prob.sum(), float(log_prob.abs().sum())) for name, log_prob in scored}
+        sites = sample_sites(recorder.trace)
+        if single_steps:
+            sites = [site for site in sites if "_chain" in site.infer and site.mask is None]
+        for site in sites:
+            name = names_of_steps(site)[0] if single_steps else site.name or ""
+            log_prob = torch.as_tensor(site["log_prob"])
+            found[name] = log_prob.sum(), float(log_prob.abs().sum())
     return found or None
 
 
@@ -206,10 +263,12 @@ def _differ(one: Tensor, other: Tensor, size: float) -> bool:
 
 
 def _difference(name: str, found: float, expected: float) -> EnumerationError:
-    return EnumerationError(
+    return Disagreement(
         f"Site {name!r} has log-probability {expected:.6g} where all sites have one value each, and {found:.6g} in the "
         "run in which the enumerated sites have all their values at once: the values do not stay along the dimensions "
         "that they were given. Look for operations on them that are not elementwise (z.sum(), z[0], z.unsqueeze(-1), "
         "table.T[:, z]; write Vindex(table)[..., z]), for values used after their markov loop or further back than "
-        "its history, and for data or plates along dimensions that max_plate_nesting leaves to enumeration."
+        "its history, and for data or plates along dimensions that max_plate_nesting leaves to enumeration. "
+        "Where one value each is meant, the sites can be enumerated sequentially: infer={'enumerate': 'auto'}.",
+        name,
     )

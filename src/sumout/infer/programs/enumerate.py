@@ -22,12 +22,15 @@ def config_enumerate(
     """Marks the latent sites of a program for enumeration: those whose values can be listed.
 
     With ``num_samples`` every latent site is marked, to be replaced by that many samples, continuous ones too. What
-    a site's own ``infer`` says is kept, also ``infer={"enumerate": None}``, which leaves the site out. It works as a
-    function and as a decorator, with and without arguments.
+    a site's own ``infer`` says is kept, also ``infer={"enumerate": None}``, which leaves the site out. A count without
+    bound, such as a Poisson's, can be cut off by ``infer={"truncate": n}`` at a largest value, or where a probability
+    of at most ``infer={"truncate": 1e-9}`` is lost (for each element of its plates); ``lost_mass`` tells how much.
+    It works as a function and as a decorator, with and without arguments.
 
     Args:
         guide: a model or guide.
-        default: ``"parallel"``, ``"sequential"`` or ``None`` (no marks).
+        default: ``"parallel"``; ``"sequential"``, a run of the program for each value; ``"auto"``, parallel unless
+            Python decides on the value (``if z:``), then sequential; or ``None`` (no marks).
         expand: whether the values are expanded to the full batch shape; of samples, whether there are
             ``num_samples`` for each combination of the samples that a site depends on.
         num_samples: samples per site for local Monte Carlo, or ``None`` to enumerate exhaustively.
@@ -51,8 +54,8 @@ def config_enumerate(
             f"config_enumerate takes a program first and was given {guide!r}. Pass other arguments by keyword, "
             "e.g. config_enumerate(default='sequential')."
         )
-    if default not in ("parallel", "sequential", None):
-        raise ModelError(f"default is {default!r}; it may be 'parallel', 'sequential' or None.")
+    if default not in ("parallel", "sequential", "auto", None):
+        raise ModelError(f"default is {default!r}; it may be 'parallel', 'sequential', 'auto' or None.")
     if expand not in (True, False):
         raise ModelError(f"expand is {expand!r}; it may be True or False.")
     if tmc not in ("diagonal", "mixture"):
@@ -74,7 +77,8 @@ def config_enumerate(
     def mark(site: Message) -> dict[str, Any]:
         if site.type != "sample" or site.is_observed or site_is_subsample(site):
             return {}
-        if num_samples is None and not getattr(site.plain_fn, "has_enumerate_support", False):
+        listed = getattr(site.plain_fn, "has_enumerate_support", False) or "truncate" in site.infer
+        if num_samples is None and not listed:
             return {}
         return {key: site.infer.get(key, value) for key, value in marks.items()}
 

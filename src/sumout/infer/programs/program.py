@@ -10,12 +10,14 @@ from torch import Tensor
 
 from sumout.distributions.families import innermost, is_distribution
 from sumout.effects import Message, Messenger
-from sumout.effects.handlers import BlockMessenger, EnumMessenger, TraceMessenger
+from sumout.effects.handlers import BlockMessenger, TraceMessenger
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.handlers.sequential import is_sequential
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
+from sumout.effects.trace.types import types_told
 from sumout.errors import ControlFlowError, EnumerationError, PlateError, SumoutError
+from sumout.infer.collapsing.marked import with_marked_sites_collapsed
 from sumout.infer.programs.enumerate import config_enumerate
 from sumout.infer.programs.modes import Mode, NestingError, finished, in_a_mode_that_works
 
@@ -51,6 +53,7 @@ def guess_plate_nesting(program: Callable[..., Any], *args: Any, **kwargs: Any) 
         TraceMessenger() as recorder,
         Rehearsal(),
         unused_names_allowed(),
+        types_told(recorder, args, kwargs),
     ):
         program(*args, **kwargs)
     check_declared(recorder.trace)
@@ -98,13 +101,16 @@ class Rehearsal(Messenger):
 
     def _pyro_sample(self, msg: Message) -> None:
         msg.infer.pop("_undrawable", None)
+        if "_collapse" in msg.infer:
+            msg.infer["_rehearsed"] = True
 
 
 class EnumeratedProgram:
     """A program whose runs are recorded with all finite discrete latent sites enumerated.
 
     Args:
-        program: the model; its own ``infer={"enumerate": ...}`` marks are kept.
+        program: the model; its own ``infer={"enumerate": ...}`` marks are kept. ``collapsed`` is the program with sites
+            marked ``infer={"collapse": True}`` integrated out.
         max_plate_nesting: tensor dimensions to leave for plates; found by a trial run if ``None``.
         default: how sites without a mark are enumerated: ``"parallel"``, ``"sequential"`` or ``"auto"``.
     """
@@ -116,6 +122,7 @@ class EnumeratedProgram:
         default: str | None = "parallel",
     ) -> None:
         self.program = program
+        self.collapsed = with_marked_sites_collapsed(program)
         self.fixed = max_plate_nesting is not None
         self.max_plate_nesting = max_plate_nesting
         self.default = default
@@ -144,12 +151,12 @@ class EnumeratedProgram:
     def run_in(self, mode: Mode, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Trace:
         """One run in the given mode; raises as ``run`` does, and what the program raises."""
         if self.max_plate_nesting is None:
-            self.max_plate_nesting = guess_plate_nesting(self.program, *args, **kwargs)
+            self.max_plate_nesting = guess_plate_nesting(self.collapsed, *args, **kwargs)
         nesting = self.max_plate_nesting
         each = mode.handler(-1 - nesting)
         try:
-            with TraceMessenger() as recorder:
-                each(config_enumerate(self.program, default=self.default))(*args, **kwargs)
+            with TraceMessenger() as recorder, types_told(recorder, args, kwargs):
+                each(config_enumerate(self.collapsed, default=self.default))(*args, **kwargs)
         except (EnumerationError, PlateError) as error:  # of plates and values along one dimension
             if isinstance(error, ControlFlowError):
                 raise
@@ -167,8 +174,8 @@ class EnumeratedProgram:
 
     def _nesting_met(self, nesting: int, *args: Any, **kwargs: Any) -> int:
         """How deep the plates are that an enumerated run meets when it has room for more."""
-        each = EnumMessenger(first_available_dim=-1 - nesting - _ROOM)
-        marked = each(config_enumerate(self.program, default=self.default))
+        each = Mode.DIMS.handler(-1 - nesting - _ROOM)
+        marked = each(config_enumerate(self.collapsed, default=self.default))
         with BlockMessenger(), TraceMessenger() as recorder, suppress(EnumerationError, PlateError):
             marked(*args, **kwargs)
         return plate_nesting(recorder.trace)
@@ -179,6 +186,11 @@ def refuse_latent(trace: Trace) -> None:
     for site in sample_sites(trace):
         if not site.is_observed and site.enum_dim is None and not is_sequential(site):
             _refuse(site)
+        if site.infer.get("_drawn"):
+            raise EnumerationError(
+                f"Site {next(iter(site.infer['_drawn']))!r} is drawn at a barrier, so there is no exact answer. Leave "
+                "barrier out, or use an objective or importance sampling."
+            )
 
 
 def _refuse(site: Message) -> None:

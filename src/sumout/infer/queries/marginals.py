@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from sumout.errors import EvidenceError
 from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import distribution_of, table_of
 from sumout.infer.answers.result import Marginals
+from sumout.infer.collapsing.results import Group, groups_of, posteriors, readouts_for
 from sumout.infer.queries.question import (
     Question,
     Target,
     check_names,
+    group_of,
     readouts_of,
     refuse_impossible,
     sites_of,
@@ -47,6 +50,8 @@ def marginals(
         for a tuple, of all plates of its sites. If these are not nested, one of them is written out.
         Where sites are enumerated sequentially, a program may have some in some runs only: their marginals are those
         given that they are there, and ``presence[name]`` is the probability of that.
+        Sites that ``collapse`` integrated out have a distribution of their conjugate family (or normal, Student t), a
+        ``MixtureSameFamily`` of these where discrete sites choose; steps of a vectorized chain by their names in a loop.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
@@ -81,17 +86,46 @@ def marginals(
         if runs[0].sites:
             return marginals_of_runs(runs, wanted)
         graph, trace, _ = runs[0]
-        asked = tuple(graph.variables) if wanted is None else wanted
+        groups = groups_of(trace)
+        asked = (*graph.variables, *groups) if wanted is None else wanted
+        integrated = {
+            name: groups[name]
+            for each in asked
+            if not groups.keys().isdisjoint(group_of(each))
+            for name in (_single(groups, each),)
+        }
+        listed = tuple([each for each in asked if each not in integrated])
         of_program = sites_of(trace)
-        check_names(graph.variables, asked, of_program)
-        result = solve(about(graph, asked), marginals=asked)
+        check_names(graph.variables, listed, of_program)
+        readouts = tuple(dict.fromkeys([*listed, *readouts_for(integrated.values())]))
+        result = solve(about(graph, readouts), marginals=readouts)
         refuse_impossible(graph, result.value)
-        tables = {each: table_of(of_program, each, result.marginal(each)) for each in asked}
+        tables = {each: table_of(of_program, each, result.marginal(each)) for each in listed}
         return Marginals(
-            tables, partial(distribution_of, graph, of_program), result.plan, graph.states, result.value
+            tables,
+            partial(distribution_of, graph, of_program),
+            result.plan,
+            graph.states,
+            result.value,
+            posteriors(groups, integrated, result.marginal, all_of_them=wanted is not None),
         )
 
     return query
+
+
+def _single(groups: Mapping[str, Group], each: Readout) -> str:
+    """The name of a collapsed site.
+
+    Raises:
+        EvidenceError: for several sites, as their joint posterior is no table.
+    """
+    if isinstance(each, str):
+        return each
+    names = ", ".join(repr(name) for name in each if name in groups)
+    raise EvidenceError(
+        f"{names} in {each!r} was integrated out by collapse, and a joint posterior with it is no table. Ask for each "
+        "site by itself, or draw them jointly: posterior_samples."
+    )
 
 
 def _quickly(

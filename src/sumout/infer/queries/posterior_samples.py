@@ -12,6 +12,7 @@ from sumout.errors import MemoryLimitError
 from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import site_values
 from sumout.infer.answers.result import PosteriorSamples
+from sumout.infer.collapsing.results import draws_of, groups_of
 from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
 from sumout.infer.queries.runs import samples_of_runs
 from sumout.infer.solving.solve import plan_for, sample
@@ -78,12 +79,14 @@ def posterior_samples(
             _check_memory(graph, num_samples)
             drawn = sample(graph, num_samples, generator, plan=plan)
             refuse_impossible(graph, drawn.value)
+            collapsed, density = draws_of(groups_of(trace).values(), num_samples, drawn.choices, generator)
         of_program = sites_of(trace)
         values = {
             name: site_values(of_program[name], choice) if name in of_program else choice.states
             for name, choice in ((name, drawn.choices[name]) for name in graph.variables)
         }
-        return PosteriorSamples(values, plan, graph.states, drawn.log_prob, drawn.value)
+        log_prob = drawn.log_prob + density
+        return PosteriorSamples({**values, **collapsed}, plan, graph.states, log_prob, drawn.value)
 
     return query
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sumout.execute import LOG_SUM_EXP, Result
 from sumout.execute.flat import FlatProgram, TooFar
+from sumout.execute.execute import read_out
 from sumout.execute.linear import Range, linear_sweep
 from sumout.execute.transforms import forward_derivatives, transformed
 from sumout.factors import FactorGraph
@@ -246,14 +247,14 @@ class Pattern:
             )
         sizes = dict(self.plan.structure.sizes)
         tables += [self._one.expand([sizes[each] for each in probe.inputs]) for probe in self.plan.probes]
-        found = linear_sweep(self.plan, tables, self.ranges, bool(self.plan.readouts))
+        found = linear_sweep(self.plan, tables, self.ranges, read_out(self.plan))
         if found is None:
             self.in_logs = True
             return None
-        value, beliefs = found
+        value, read = found
         graph = self._graph()
         assert graph is not None
-        return Result(self.plan, graph, LOG_SUM_EXP, value + self.offset, tuple(beliefs))
+        return Result(self.plan, graph, LOG_SUM_EXP, value + self.offset, read=read)
 
     def log_evidence(self, states: Sequence[int]) -> Tensor | None:
         """The log-evidence of one set of observations, the states in the order of ``observed``; ``None`` as above."""

@@ -9,7 +9,8 @@ from sumout.effects.steps import names_in_loop
 from sumout.errors import ModelError
 from sumout.lower.collapse.chains import chains_of, single_steps, step_by_step
 from sumout.lower.collapse.component import Component, codes_of
-from sumout.lower.collapse.gaussian import GaussianFactor, Member, factor_of, match, plates_of
+from sumout.lower.collapse.filters import Filter, filtered
+from sumout.lower.collapse.gaussian import GaussianFactor, Member, Parts, factor_of, match, plates_of
 from sumout.lower.collapse.layout import extents
 from sumout.lower.collapse.sites import CollapsedSite
 from sumout.plan import FactorShape, Structure, make_plan
@@ -18,12 +19,12 @@ from sumout.plan.outline import StuckError
 Ordinals = Mapping[str, frozenset[str]]
 
 
-def component(
+def component_or_filter(
     members: Sequence[Member],
     latents: Mapping[str, CollapsedSite],
     discrete: Mapping[str, frozenset[str]],
     kept: frozenset[str] = frozenset(),
-) -> Component:
+) -> Component | Filter:
     """The factors of sites that depend on each other.
 
     Plates whose elements are used together are written out, and where plates are crossed, the smallest that helps.
@@ -48,6 +49,8 @@ def component(
         for plate in sorted(written):
             _refuse_mixed(plate, frames, chains)
         found = _component(members, latents, discrete, kept, written, frames)
+        if isinstance(found, Filter):
+            return found
         try:
             make_plan(found.structure)
         except StuckError as stuck:
@@ -55,6 +58,17 @@ def component(
             written |= {min(sorted(stuck.plates), key=lambda each: sizes[each])}
         else:
             return found
+
+
+def component(
+    members: Sequence[Member],
+    latents: Mapping[str, CollapsedSite],
+    discrete: Mapping[str, frozenset[str]],
+    kept: frozenset[str] = frozenset(),
+) -> Component:
+    """The same for those that are to be integrated in another way, too: no chain is filtered."""
+    found = component_or_filter(members, latents, discrete, kept)
+    return found.component if isinstance(found, Filter) else found
 
 
 def _refuse_mixed(plate: str, frames: Mapping[str, CondIndepStackFrame], chains: frozenset[str]) -> None:
@@ -83,7 +97,7 @@ def _component(
     kept: frozenset[str],
     written: frozenset[str],
     frames: Mapping[str, CondIndepStackFrame],
-) -> Component:
+) -> Component | Filter:
     factors = [factor_of(each, latents, written, frozenset()) for each in members]
     ordinals: Ordinals = {
         name: frozenset(extents(latent)) & latent.inner_plates - written for name, latent in latents.items()
@@ -101,12 +115,23 @@ def _component(
     if homes:
         factors = [factor_of(each, latents, written, homes) for each in members]
         ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
-    if chains:
-        factors = step_by_step(factors, latents, chains)
+
+    def unrolled() -> Component:
+        whole = [each.joined() if isinstance(each, Parts) else each for each in factors]
+        if not chains:
+            return _assembled(whole, latents, ordinals, written, frames)
+        whole = step_by_step(whole, latents, chains)
         steps = {each: of for of, latent in latents.items() for each in names_in_loop(latent.message)}
-        latents = single_steps(latents)
-        ordinals = {name: ordinals[steps[name]] - chains for name in latents}
-    return _assembled(factors, latents, ordinals, written, frames)
+        singles = single_steps(latents)
+        own = {name: ordinals[steps[name]] - chains for name in singles}
+        return _assembled(whole, singles, own, written, frames)
+
+    if chains and not written and not chosen:
+        scales = {name: frame.scale for name, frame in frames.items()}
+        found = filtered(members, factors, latents, ordinals, scales, unrolled)
+        if found is not None:
+            return found
+    return unrolled()
 
 
 def tied(latent: str, site: str, plate: str) -> ModelError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -13,14 +14,17 @@ from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed
 from sumout.effects.steps import is_lookback
 from sumout.errors import ModelError
-from sumout.lower.collapse.assembly import component, tied
+from sumout.lower.collapse.assembly import component, component_or_filter, tied
+from sumout.lower.collapse.centering import center_of, centered
 from sumout.lower.collapse.chains import single_steps
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
 from sumout.lower.collapse.component import Component
 from sumout.lower.collapse.conjugate import Star, arm_of, star
+from sumout.lower.collapse.filters import Filter
 from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents
 from sumout.lower.collapse.normal import NormalForm, normal_form
+from sumout.lower.collapse.observed import checked
 from sumout.lower.collapse.parameters import delayed_parameters
 from sumout.lower.collapse.sites import CollapsedSite
 
@@ -33,25 +37,36 @@ class NotConjugateError(ModelError):
         self.sites = frozenset(sites)
 
 
-class Integral(NamedTuple):
+@dataclass
+class Integral:
     """A group of collapsed sites, integrated.
 
     Attributes:
-        latents: its delayed sites, by name.
         names: the dimensions of ``log_evidence``: discrete variables, and plates whose elements are told apart.
         log_evidence: the logarithm of the integral of all densities of the group.
-        solution: from which posteriors are read.
+        first: the name of one of its sites.
     """
 
-    latents: Mapping[str, CollapsedSite]
     names: tuple[str, ...]
     log_evidence: Tensor
-    solution: Component | Star | CommonScale
+    first: str
+    _latents: Mapping[str, CollapsedSite]
+    _solution: Component | Star | CommonScale | Filter
 
-    @property
+    @cached_property
+    def latents(self) -> Mapping[str, CollapsedSite]:
+        """Its delayed sites, by name; those of a vectorized chain step by step."""
+        return single_steps(self._latents)
+
+    @cached_property
+    def solution(self) -> Component | Star | CommonScale:
+        """From which posteriors are read."""
+        return self._solution.component if isinstance(self._solution, Filter) else self._solution
+
+    @cached_property
     def discrete(self) -> tuple[str, ...]:
         """The discrete variables that it depends on."""
-        plates = {frame.name for site in self.latents.values() for frame in site.frames.values()}
+        plates = {frame.name for site in self._latents.values() for frame in site.frames.values()}
         return tuple([name for name in self.names if name not in plates])
 
 
@@ -79,10 +94,18 @@ def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
         return name
 
     touched: list[tuple[str, ...]] = []
+    known = {site.name for site in sites if site.is_latent}
     for site in sites:
-        names = tuple(dict.fromkeys([each for value in delayed_parameters(site.fn) for each in value.sites]))
+        names = tuple(dict.fromkeys([each for value in _delayed_of(site) for each in value.sites]))
         if site.is_latent:
             names = (site.name, *names)
+        for name in names:
+            if name not in known:
+                raise ModelError(
+                    f"Site {site.name!r} depends on the delayed value of site {name!r}, which is not integrated out "
+                    "here: the context that delayed it is over. Put both into one collapsing context, or pass the value "
+                    "through poutine.barrier before its context ends."
+                )
         for name in names:
             leader.setdefault(name, name)
         for name in names[1:]:
@@ -94,32 +117,61 @@ def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
     return list(groups.values())
 
 
+def _delayed_of(site: CollapsedSite) -> list[Delayed]:
+    """What a site has to do with delayed sites: its parameters, and what it observes."""
+    values = delayed_parameters(site.fn)
+    return [*values, site.value] if isinstance(site.value, Delayed) and not site.is_latent else values
+
+
 def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]]) -> Integral:
     inner = frozenset(frame.name for site in group for frame in site.inner)
     discrete = {name: plates & inner for name, plates in discrete.items()}
     dtype = reduce(torch.promote_types, [site.dtype for site in group])
+    wide = torch.promote_types(dtype, torch.float64)  # Quadratic forms lose twice the digits that data have.
     latents = {site.name: site for site in group if site.is_latent}
-    group = [site for site in group if not is_lookback(site.message)]
+    group = [checked(site) for site in group if not is_lookback(site.message)]
     normal = {site.name: normal_form(site.fn, site.value) for site in group}
     members = [(site, form) for site in group if (form := normal[site.name]) is not None]
     others = [site for site in group if normal[site.name] is None]
     if not others and all(form.unit is None for _, form in members):
-        solved = component([member(site, form, latents, dtype) for site, form in members], latents, discrete)
-        return Integral(single_steps(latents), solved.batch, solved.log_evidence(), solved)
+        solved = component_or_filter(
+            [member(site, form, latents, wide) for site, form in members], latents, discrete
+        )
+        table = solved.log_evidence()
+        if isinstance(solved, Component):
+            center = center_of(solved, table, latents)
+            if center is not None:
+                near = [member(site, form, latents, wide) for site, form in centered(members, center)]
+                table = component(near, latents, discrete).log_evidence()
+        table = _finite(table, latents).to(dtype)
+        return Integral(solved.batch, table, next(iter(latents)), latents, solved)
     arms = [arm for site in others if not site.is_latent and (arm := arm_of(site, latents)) is not None]
     unknown = [site for site in others if site.is_latent]
     if len(unknown) == 1 and len(arms) == len(others) - 1:
         known = [arm for site, _ in members if (arm := arm_of(site, latents)) is not None]
         if len(known) == len(members):  # Each has the one delayed site as its scale, and nothing else.
-            return _of_star(star(unknown[0], [*arms, *known], dtype), latents, discrete)
-        found = common_scale(members, arms, latents, discrete, dtype)
+            return _of_star(star(unknown[0], [*arms, *known], wide), latents, discrete, dtype)
+        found = common_scale(members, arms, latents, discrete, wide)
         if found is not None:
-            return _of_star(found.factor, latents, discrete)._replace(solution=found)
+            return replace(_of_star(found.factor, latents, discrete, dtype), _solution=found)
     raise _not_conjugate(group, latents)
 
 
+def _finite(table: Tensor, latents: Mapping[str, CollapsedSite]) -> Tensor:
+    """The logarithm of an integral, which may be minus infinity only for impossible choices of discrete sites."""
+    if bool((table.isnan() | (table == math.inf)).any()):
+        raise ModelError(
+            f"The integral over {', '.join(map(repr, latents))} is not finite: something that depends on them is infinite "
+            "or NaN, or a noise is so small that its square is no number. Look at data, parameters and scales."
+        )
+    return table
+
+
 def _of_star(
-    solved: Star, latents: Mapping[str, CollapsedSite], discrete: Mapping[str, frozenset[str]]
+    solved: Star,
+    latents: Mapping[str, CollapsedSite],
+    discrete: Mapping[str, frozenset[str]],
+    dtype: torch.dtype,
 ) -> Integral:
     latent = solved.latent
     inner = latent.inner_plates
@@ -129,7 +181,7 @@ def _of_star(
     if missing:
         site = next(name for name in solved.names if missing[0] in discrete[name])
         raise tied(latent.name, site, missing[0])
-    table = solved.log_evidence()
+    table = _finite(solved.log_evidence(), latents)
     lead = len(solved.names)
     rank = table.dim() - lead
     names = list(solved.names)
@@ -151,7 +203,7 @@ def _of_star(
             table = table * frames[name].scale
     if gone:
         table = table.sum(gone)
-    return Integral(latents, tuple(names), table, solved)
+    return Integral(tuple(names), table.to(dtype), latent.name, latents, solved)
 
 
 def _extra(latent: CollapsedSite) -> int:
@@ -162,7 +214,7 @@ def _extra(latent: CollapsedSite) -> int:
 def _not_conjugate(group: Sequence[CollapsedSite], latents: Mapping[str, CollapsedSite]) -> NotConjugateError:
     """Names the site at which the conjugacy ends."""
     for site in group:
-        values = delayed_parameters(site.fn)
+        values = _delayed_of(site)
         if not values:
             continue
         family = type(innermost(site.fn)).__name__

@@ -18,6 +18,7 @@ import torch
 from sumout.distributions.conjugacy import INVERSE
 from sumout.distributions.families import innermost
 from sumout.lower.collapse.assembly import component
+from sumout.lower.collapse.centering import center_of, centered
 from sumout.lower.collapse.component import Component
 from sumout.lower.collapse.conjugate import Arm, Rows, Star, star
 from sumout.lower.collapse.gaussian import member
@@ -67,15 +68,17 @@ def common_scale(
         if not all(plate in dims and is_aligned(use, plate, dims[plate], events) for plate in plates):
             return None
     kept = frozenset(plates)
-    whole = component(
-        [member(site, form, gaussian, dtype) for site, form in members], gaussian, discrete, kept
-    )
-    halved = component(
-        [member(site, _halved(form), gaussian, dtype) for site, form in members], gaussian, discrete, kept
-    )
+
+    def solved(members: Sequence[tuple[CollapsedSite, NormalForm]]) -> Component:
+        return component([member(*each, gaussian, dtype) for each in members], gaussian, discrete, kept)
+
+    whole = solved(members)
     q, rest = whole.integral()
     # Half of every deviation is four times the precision: what log-determinants gain tells how many there are.
-    n = (halved.integral().rest - rest) / math.log(2.0)
+    n = (solved([(site, _halved(form)) for site, form in members]).integral().rest - rest) / math.log(2.0)
+    center = center_of(whole, q, gaussian)
+    if center is not None:
+        q, rest = solved(centered(members, center)).integral()
     batch = whole.batch
     first = [place for place, name in enumerate(batch) if name not in plates]
     own = [name for name in plates if name in batch]

@@ -82,8 +82,9 @@ class Component(NamedTuple):
             name: mean.detach().mean(list(range(batch))) if batch else mean.detach()
             for name, mean in means.items()
         }
+        homes = {name: each[batch:] for name, each in names.items()}
         centered = [
-            Quadratic(shifted(factor.form, self._center(shape, names, centers)), factor.rest)
+            Quadratic(shifted(factor.form, self._center(shape, homes, centers)), factor.rest)
             for shape, factor in zip(self.structure.factors, self.factors, strict=True)
         ]
         _, small, second = self._derivatives(centered)
@@ -96,37 +97,37 @@ class Component(NamedTuple):
             for name in self.real
         }
 
-    def draws(
-        self, count: int, states: Mapping[str, States] = MappingProxyType({}), width: States | None = None
-    ) -> dict[str, tuple[tuple[str, ...], Tensor]]:
-        """Joint samples of all real variables, all at once.
+    def draws(self) -> dict[str, tuple[tuple[str, ...], Tensor]]:
+        """A joint sample of all real variables for each element of the batch, all at once.
 
         Noise that has each factor's precision as its covariance is added to its information vector; the posterior mean
         is then a sample (Papandreou and Yuille, *Gaussian sampling by local perturbations*, 2010).
 
-        Args:
-            count: how many.
-            states: of the discrete variables, in each sample.
-            width: what all standard deviations are multiplied by in each sample, in each element of some plates.
-
         Returns:
-            For each variable its dimensions, and values of shape ``(count, *dimensions, entries)``.
+            For each variable its dimensions, and values of shape ``(*dimensions, entries)``.
         """
-        chosen = self._in_states(count, states)
         noisy = []
-        for shape, (form, rest) in zip(chosen.structure.factors, chosen.factors, strict=True):
+        for form, rest in self.factors:
             values, vectors = torch.linalg.eigh(form[..., 1:, 1:].detach())
             noise = torch.randn_like(values) * values.clamp(min=0.0).sqrt()
-            if width is not None:
-                dims = [each for each in shape.inputs if each not in self.real]
-                noise = noise * _along(width, dims, noise.shape).unsqueeze(-1)
             change = torch.zeros_like(form)
             change[..., 0, 1:] = -(vectors @ noise.unsqueeze(-1)).squeeze(-1)
             noisy.append(Quadratic(form.detach() + change + change.mT, rest.detach()))
-        names, means, _ = chosen._derivatives(noisy)
-        return {name: (names[name][1:], means[name].detach()) for name in self.real}
+        names, means, _ = self._derivatives(noisy)
+        return {name: (names[name], means[name].detach()) for name in self.real}
 
-    def _in_states(self, count: int, states: Mapping[str, States]) -> Component:
+    def widened(self, width: States) -> Component:
+        """The component with all standard deviations multiplied by numbers in each sample and element of some plates.
+
+        Its evidence is off by a constant.
+        """
+        factors = []
+        for shape, (form, rest) in zip(self.structure.factors, self.factors, strict=True):
+            dims = [each for each in shape.inputs if each not in self.real]
+            factors.append(Quadratic(form * _along(width, dims, form.shape)[..., None, None] ** -2, rest))
+        return self._replace(factors=tuple(factors))
+
+    def in_states(self, count: int, states: Mapping[str, States] = MappingProxyType({})) -> Component:
         """The component with samples in the place of discrete variables: one for each element of a new batch."""
         sizes = dict(self.structure.sizes)
         shapes, factors = [], []
@@ -177,8 +178,32 @@ class Component(NamedTuple):
         )
         return self._replace(structure=structure, factors=tuple(factors))
 
+    def log_density(self, homes: Mapping[str, tuple[str, ...]], values: Mapping[str, Tensor]) -> Tensor:
+        """The logarithm of the product of all factors at some values, of the batch's shape.
+
+        Args:
+            homes: for each real variable the dimensions of its value.
+            values: shape ``(*homes, entries)``.
+        """
+        sizes, weights = dict(self.structure.sizes), dict(self.structure.plates)
+        total = self.factors[0].rest.new_zeros([sizes[each] for each in self.batch])
+        for shape, (form, rest) in zip(self.structure.factors, self.factors, strict=True):
+            point = self._center(shape, homes, values)
+            point = torch.cat([torch.ones_like(point[..., :1]), point], -1)
+            found = rest - 0.5 * (point * (form @ point.unsqueeze(-1)).squeeze(-1)).sum(-1)
+            dims = [each for each in shape.inputs if each not in self.real]
+            gone = [place for place, each in enumerate(dims) if each not in self.batch]
+            if gone:
+                found = found.sum(gone)
+            for plate in shape.plates:
+                found = found * weights.get(plate, 1.0)
+            left = [each for each in dims if each in self.batch]
+            found = found.permute([left.index(each) for each in self.batch if each in left])
+            total = total + found.reshape([sizes[each] if each in left else 1 for each in self.batch])
+        return total
+
     def _center(
-        self, shape: FactorShape, names: Mapping[str, tuple[str, ...]], centers: Mapping[str, Tensor]
+        self, shape: FactorShape, homes: Mapping[str, tuple[str, ...]], centers: Mapping[str, Tensor]
     ) -> Tensor:
         """The centers of a factor's variables side by side, with its dimensions."""
         sizes = dict(self.structure.sizes)
@@ -187,7 +212,7 @@ class Component(NamedTuple):
         for name in shape.inputs:
             if name in self.real:
                 center = centers[name]
-                home = names[name][len(self.batch) :]
+                home = homes[name]
                 center = center.permute(
                     [*[home.index(each) for each in dims if each in home], center.dim() - 1]
                 )

@@ -50,16 +50,21 @@ def arm_of(site: CollapsedSite, latents: Mapping[str, CollapsedSite]) -> Arm | N
                 power = -power
             if power is None or not math.isclose(parameter.power, power, rel_tol=1e-6):
                 continue
-            const, coef = parameter.const, link.coef
-            direct = not bool((const != 0).any())
+            coef = link.coef
+            direct = parameter.shift is None or _fixed_at(parameter.shift, 0.0)
             if not rule.scaled:
-                if direct and bool((coef == 1).all()):
+                if direct and _fixed_at(coef, 1.0):
                     found = Arm(site, rule, link, False)
-                elif rule.complement and bool((const == 1).all()) and bool((coef == -1).all()):
+                elif rule.complement and _fixed_at(parameter.const, 1.0) and _fixed_at(coef, -1.0):
                     found = Arm(site, rule, link, True)
-            elif direct and bool((coef > 0).all()):
+            elif direct and bool(((coef > 0) & coef.isfinite()).all()):
                 found = Arm(site, rule, link, False)
     return found
+
+
+def _fixed_at(x: Tensor, value: float) -> bool:
+    """Whether all entries are a number, and not only by chance: the evidence has derivatives by what is learned."""
+    return not x.requires_grad and bool((x == value).all())
 
 
 def _others_delayed(fn: Any, name: str) -> bool:
@@ -76,14 +81,14 @@ class Star(NamedTuple):
     Attributes:
         latent: the site.
         names: the discrete variables that the natural coordinates depend on.
-        prior, posterior: natural coordinates, shape ``(*names, *batch of the site, *event)``.
+        prior, natural: natural coordinates before and after them, shape ``(*names, *batch of the site, *event)``.
         base: what is left of the observations' densities, ``(*names, *batch of the site)``.
     """
 
     latent: CollapsedSite
     names: tuple[str, ...]
     prior: tuple[Tensor, ...]
-    posterior: tuple[Tensor, ...]
+    natural: tuple[Tensor, ...]
     base: Tensor
 
     @property
@@ -93,7 +98,12 @@ class Star(NamedTuple):
     def log_evidence(self) -> Tensor:
         """For each element of the site's batch, shape ``(*names, *batch)``."""
         normalizer = self.family.log_normalizer
-        return normalizer(self.posterior) - normalizer(self.prior) + self.base
+        return normalizer(self.natural) - normalizer(self.prior) + self.base
+
+    @property
+    def posterior(self) -> tuple[Tensor, ...]:
+        """The natural coordinates after all observations, in the type of the site's value."""
+        return tuple([each.to(self.latent.value.dtype) for each in self.natural])
 
 
 def star(latent: CollapsedSite, arms: Sequence[Arm], dtype: torch.dtype, more: Sequence[Rows] = ()) -> Star:
@@ -129,8 +139,8 @@ def star(latent: CollapsedSite, arms: Sequence[Arm], dtype: torch.dtype, more: S
             for each, part in zip(sums, parts, strict=True)
         ]
         base = base.index_add(0, index, row.along(row.base, names, sizes).reshape(-1))
-    posterior = tuple([each.reshape(before.shape) for each, before in zip(sums, prior, strict=True)])
-    return Star(latent, names, prior, posterior, base.reshape([*lead, *batch]))
+    summed = tuple([each.reshape(before.shape) for each, before in zip(sums, prior, strict=True)])
+    return Star(latent, names, prior, summed, base.reshape([*lead, *batch]))
 
 
 class _Named(NamedTuple):

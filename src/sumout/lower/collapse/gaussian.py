@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from sumout.effects.delayed import Delayed
+from sumout.effects.delayed.links import compact
+from sumout.execute.filtering import times
 from sumout.lower.collapse.layout import Use, extents, gathered, is_aligned, use_of
 from sumout.lower.collapse.normal import NormalForm, own_mask
 from sumout.lower.collapse.sites import CollapsedSite
@@ -31,6 +33,29 @@ class GaussianFactor(NamedTuple):
     names: tuple[str, ...]
     scope: tuple[str, ...]
     quadratic: Quadratic
+
+
+class Parts(NamedTuple):
+    """A site's factor ``rest - 1/2 (const + 2 vector' x + x' precision x)``, whose precision is often the same
+    throughout: along dimensions in which ``precision`` and ``rest`` only repeat themselves they have size one.
+
+    ``precision`` has the shape ``(*names, D, D)``, ``vector`` ``(*names, D)``, ``const`` and ``rest`` ``names``.
+    """
+
+    names: tuple[str, ...]
+    scope: tuple[str, ...]
+    precision: Tensor
+    vector: Tensor
+    const: Tensor
+    rest: Tensor
+
+    def joined(self) -> GaussianFactor:
+        batch = self.const.shape
+        corner = self.const[..., None, None]
+        row = self.vector.unsqueeze(-2)
+        precision = self.precision.expand([*batch, *self.precision.shape[-2:]])
+        form = torch.cat([torch.cat([corner, row], -1), torch.cat([row.mT, precision], -1)], -2)
+        return GaussianFactor(self.names, self.scope, Quadratic(form, self.rest.expand(batch)))
 
 
 class Member(NamedTuple):
@@ -103,8 +128,8 @@ def plates_of(member: Member) -> list[str]:
 
 def factor_of(
     member: Member, latents: Mapping[str, CollapsedSite], written: frozenset[str], kept: frozenset[str]
-) -> GaussianFactor:
-    """A site's factor.
+) -> Parts | GaussianFactor:
+    """A site's factor; in parts, unless it was added up from single elements.
 
     Args:
         member: the site.
@@ -117,7 +142,7 @@ def factor_of(
     matches = {plate: match(member, plate) for plate in plates_of(member) if plate not in written}
     names: list[str] = []
     stay: list[int] = []
-    times = 1.0
+    copies = 1.0
     for place in range(rank):
         dim = place - rank
         frame = site.frames.get(dim)
@@ -130,40 +155,57 @@ def factor_of(
                 names.append(frame.name)
                 stay.append(place)
         else:  # Along dimensions of size one nothing varies.
-            times *= frame.scale * (frame.size if batch[place] == 1 else 1)
+            copies *= frame.scale * (frame.size if batch[place] == 1 else 1)
     for frame in site.inner:
         if frame.dim is not None and -frame.dim > rank and frame.name not in kept:
-            times *= frame.scale * frame.size
+            copies *= frame.scale * frame.size
     gone = [place for place in range(rank) if place not in stay]
-    rows, logs = _rows(member, latents, written, scope)
+    design, offset, logs = _rows(member, latents, written, scope)
     power = member.power
     if isinstance(power, Tensor):
         power = power.expand(batch).permute([*stay, *gone]).unsqueeze(-1)
-    rows = rows.permute([*stay, *gone, rank, rank + 1])
-    logs = logs.permute([*stay, *gone, rank])
     picks = [(plate, found) for plate, found in matches.items() if isinstance(found, Tensor)]
+    if picks or gone:
+        design, logs = design.expand([*batch, *design.shape[-2:]]), logs.expand([*batch, logs.shape[-1]])
+    design = design.permute([*stay, *gone, rank, rank + 1])
+    offset = offset.permute([*stay, *gone, rank])
+    logs = logs.permute([*stay, *gone, rank]) * power
     if picks:
-        quadratic = _scattered(rows, logs * power, power, picks, (stay, gone), latents, batch)
+        rows = torch.cat([offset.unsqueeze(-1), design], -1)
+        form, rest = _scattered(rows, logs, power, picks, (stay, gone), latents, batch)
         more = [plate for plate, _ in picks]
-    else:
-        weighted = rows * power.unsqueeze(-1) if isinstance(power, Tensor) else rows * power
-        flat, more_rows = rows.flatten(len(stay), -2), weighted.flatten(len(stay), -2)
-        quadratic = Quadratic(flat.mT @ more_rows, (logs * power).flatten(len(stay)).sum(-1))
-        more = []
-    form, rest = quadratic
-    if times != 1.0:
-        form, rest = form * times, rest * times
-    return GaussianFactor((*names, *more), scope, Quadratic(form, rest))
+        return GaussianFactor((*names, *more), scope, Quadratic(form * copies, rest * copies))
+    lead = len(stay)
+    weighted = offset * power
+    heavy = design * power.unsqueeze(-1) if isinstance(power, Tensor) else design * power if power != 1.0 else design
+    if gone:
+        design, heavy = design.flatten(lead, -2), heavy.flatten(lead, -2)
+        offset, weighted, logs = offset.flatten(lead), weighted.flatten(lead), logs.flatten(lead)
+    precision, rest = design.mT @ heavy, logs.sum(-1)
+    vector, const = _transformed(weighted, design), (offset * weighted).sum(-1)
+    if copies != 1.0:
+        precision, vector, const, rest = precision * copies, vector * copies, const * copies, rest * copies
+    return Parts(tuple(names), scope, precision, vector, const, rest)
+
+
+def _transformed(vectors: Tensor, matrices: Tensor) -> Tensor:
+    """Each vector times its matrix: ``(*batch, n)``, and ``(*batch, n, k)`` with sizes of one for repetitions."""
+    if not vectors.ndim - 1:
+        return vectors @ matrices
+    if matrices.shape[-3] > 1 or vectors.shape[-2] == 1:
+        return (vectors.unsqueeze(-2) @ matrices).squeeze(-2)
+    return times(vectors, matrices.squeeze(-3))
 
 
 def _rows(
     member: Member, latents: Mapping[str, CollapsedSite], written: frozenset[str], scope: tuple[str, ...]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Residuals in units of their standard deviations.
 
     Returns:
-        Rows ``[offset, design]``, shape ``(*batch, rows, 1 + entries of the scope)``, and the logarithm of the
-        normalizing constant of each row, ``(*batch, rows)``.
+        The design, shape ``(*batch, rows, entries of the scope)``, the offset, ``(*batch, rows)``, and the logarithm
+        of the normalizing constant of each row, ``(*batch, rows)``. Design and logarithms have size one where they
+        only repeat themselves.
     """
     batch = member.batch
     residual, scale, scale_tril, log_jacobian, *_ = member.form
@@ -171,32 +213,43 @@ def _rows(
     if isinstance(member.power, Tensor):  # What is masked may be missing, and NaN.
         off = (member.power == 0).expand(batch)
         offset = offset.masked_fill(off.reshape([*batch, *[1] * member.event_dims]), 0.0)
-    rows = offset.shape[len(batch) :].numel()
-    columns = [offset.reshape([*batch, rows, 1])]
+    event = offset.shape[len(batch) :]
+    rows, rank = event.numel(), len(batch)
+    offset = offset.reshape([*batch, rows])
+
+    def once(x: Tensor) -> Tensor:
+        """Terms ``(terms, *batch, *event)`` as ``(*batch, rows, terms)``, repetitions along the batch left out."""
+        x = compact(x, range(1, 1 + rank)).movedim(0, -1)
+        return x.reshape([*x.shape[:rank], rows, -1])
+
+    columns = [offset.new_zeros([*[1] * rank, rows, 0])]
     for name in scope:
         use, latent = member.uses[name], latents[name]
-        entries, place = latent.event_size, use.event
+        entries, place = latent.event_size, once(use.event)
         for plate, (_, size) in extents(latent).items():
             if plate in written:
-                place = place + entries * use.coordinates[plate]
+                place = place + entries * once(use.coordinates[plate])
                 entries *= size
-        place = place.movedim(0, -1).reshape([*batch, rows, -1])
-        coef = use.link.coef.to(member.dtype).movedim(0, -1).reshape([*batch, rows, -1])
-        columns.append(coef.new_zeros([*batch, rows, entries]).scatter_add(-1, place, coef))
-    joint = torch.cat(columns, -1)
+        place, coef = torch.broadcast_tensors(place, once(use.link.coef.to(member.dtype)))
+        columns.append(coef.new_zeros([*coef.shape[:-1], entries]).scatter_add(-1, place, coef))
+    shape = [max(sizes) for sizes in zip(*[each.shape[:-2] for each in columns], strict=True)] if rank else []
+    design = torch.cat([each.expand([*shape, rows, each.shape[-1]]) for each in columns], -1)
     if scale_tril is not None:
-        scale_tril = scale_tril.to(member.dtype)
-        rows_of = torch.linalg.solve_triangular(scale_tril, joint, upper=False)
-        logs = -scale_tril.diagonal(dim1=-2, dim2=-1).log()
+        root = compact(scale_tril.to(member.dtype).expand([*batch, rows, rows]), range(rank))
+        logs = -root.diagonal(dim1=-2, dim2=-1).log()
+        inverse = torch.linalg.solve_triangular(root, torch.eye(rows, dtype=root.dtype, device=root.device), upper=False)
+        design, offset = inverse @ design, _transformed(offset, inverse.mT)
     else:
         assert scale is not None
-        scale = scale.to(member.dtype).expand(offset.shape).reshape([*batch, rows])
-        rows_of = joint / scale.unsqueeze(-1)
+        scale = scale.to(member.dtype).expand([*batch, *event])
+        scale = compact(scale, range(rank))
+        scale = scale.reshape([*scale.shape[:rank], rows])
+        design, offset = design / scale.unsqueeze(-1), offset / scale
         logs = -scale.log()
-    logs = (logs - 0.5 * math.log(2 * math.pi)).expand([*batch, rows])
+    logs = logs - 0.5 * math.log(2 * math.pi)
     if log_jacobian is not None:
-        logs = logs + log_jacobian.expand(offset.shape).reshape([*batch, rows])
-    return rows_of, logs
+        logs = logs + log_jacobian.expand([*batch, *event]).reshape([*batch, rows])
+    return design, offset, logs
 
 
 def _scattered(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sumout.effects.delayed import Link
+from sumout.effects.delayed.links import compact
 from sumout.lower.collapse.sites import CollapsedSite
 
 Coordinates = dict[str, Tensor]
@@ -28,11 +29,13 @@ class Use(NamedTuple):
         link: which elements, and the coefficients.
         coordinates: their elements of plates.
         event: their entry of the event, of the same shape.
+        absent: the terms that are no part of the site, whatever the coefficients' values.
     """
 
     link: Link
     coordinates: Coordinates
     event: Tensor
+    absent: Tensor
 
 
 def extents(site: CollapsedSite) -> dict[str, tuple[int, int]]:
@@ -47,17 +50,35 @@ def use_of(link: Link, latent: CollapsedSite) -> Use:
     """A link with its positions taken apart."""
     shape = latent.value.shape
     rank = len(shape) - len(latent.fn.event_shape)
-    rest = link.where.div(latent.event_size, rounding_mode="floor") if latent.event_size > 1 else link.where
-    event = link.where.remainder(latent.event_size) if latent.event_size > 1 else torch.zeros_like(link.where)
+    full = link.where.shape
+    where = compact(link.where)
+    absent = where < 0
+    if not link.coef.requires_grad:  # A coefficient that only happens to be zero has derivatives.
+        absent = absent | (compact(link.coef) == 0)
+    where = where.clamp(min=0)
+    rest = where.div(latent.event_size, rounding_mode="floor") if latent.event_size > 1 else where
+    event = where - rest * latent.event_size if latent.event_size > 1 else where.new_zeros(()).expand(full)
     coordinates: Coordinates = {}
-    stride = 1
     by_place = {rank + dim: name for name, (dim, _) in extents(latent).items()}
     for place in reversed(range(rank)):
+        if shape[place] > 1:
+            more = rest.div(shape[place], rounding_mode="floor") if place else torch.zeros_like(rest)
+            found, rest = rest - more * shape[place], more
+        else:
+            found = where.new_zeros(()).expand(full)
         name = by_place.get(place)
         if name is not None:
-            coordinates[name] = rest.div(stride, rounding_mode="floor").remainder(shape[place])
-        stride *= shape[place]
-    return Use(link, coordinates, event)
+            coordinates[name] = found.expand(full)
+    return Use(link, coordinates, _settled(event).expand(full), absent.expand(full))
+
+
+def _settled(x: Tensor) -> Tensor:
+    """The tensor with size one along dimensions in which it is constant."""
+    for place, size in enumerate(x.shape):
+        first = x.narrow(place, 0, min(1, size))
+        if size > 1 and bool((x == first).all()):
+            x = first
+    return x
 
 
 def is_aligned(use: Use, plate: str, dim: int, event_dims: int) -> bool:
@@ -68,7 +89,7 @@ def is_aligned(use: Use, plate: str, dim: int, event_dims: int) -> bool:
         return False
     own = torch.arange(found.shape[axis], device=found.device)
     own = own.reshape([-1 if each == axis else 1 for each in range(found.ndim)])
-    return bool(((found == own) | (use.link.coef == 0)).all())
+    return bool(((compact(found) == own) | compact(use.absent)).all())
 
 
 def gathered(uses: Mapping[str, Use], plate: str, event_dims: int) -> Tensor | None:
@@ -115,7 +136,8 @@ def in_shape(
         entries: how many an element has; those of its event, if ``None``.
 
     Returns:
-        The discrete variables, and values of shape ``(*lead, *discrete, *batch of the site's value, entries)``.
+        The discrete variables, and values of shape ``(*lead, *discrete, *batch of the site's value, entries)``, of the
+        type of the site's value.
     """
     entries = site.event_size if entries is None else entries
     plates = extents(site)
@@ -130,4 +152,4 @@ def in_shape(
     batch = [1] * (site.value.dim() - len(site.fn.event_shape))
     for each in ordered:
         batch[plates[each][0]] = plates[each][1]
-    return tuple(discrete), values.reshape([*shape, *batch, entries])
+    return tuple(discrete), values.reshape([*shape, *batch, entries]).to(site.value.dtype)

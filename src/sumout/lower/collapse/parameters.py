@@ -1,8 +1,13 @@
-"""Which of a distribution's parameters are delayed."""
+"""Which of a distribution's parameters are delayed, and the distribution with numbers in their place."""
 
 from __future__ import annotations
 
+import copy
+import operator
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
 
 from sumout.effects.delayed import Delayed
 
@@ -29,3 +34,26 @@ def delayed_parameters(fn: Any) -> list[Delayed]:
         elif isinstance(each, (list, tuple)):
             waiting += list(each)
     return list(found.values())
+
+
+def with_numbers(fn: Any, numbers: Callable[[Delayed], Tensor]) -> Any:
+    """A distribution with other tensors in the place of delayed ones.
+
+    >>> import torch, sumout.distributions as dist
+    >>> fn = dist.Normal(Delayed.of_site("x", torch.zeros(2)), 1.0).to_event(1)
+    >>> with_numbers(fn, lambda value: value.probe + 1).mean
+    tensor([1., 1.])
+    """
+    if isinstance(fn, Delayed):
+        return numbers(fn)
+    if isinstance(fn, (list, tuple)):
+        changed = [with_numbers(each, numbers) for each in fn]
+        return fn if all(map(operator.is_, changed, fn)) else type(fn)(changed)
+    if not hasattr(fn, "__dict__") or not hasattr(fn, "log_prob"):
+        return fn
+    found = copy.copy(fn)
+    for name, each in vars(fn).items():
+        changed = with_numbers(each, numbers)
+        if changed is not each:
+            vars(found)[name] = changed
+    return found

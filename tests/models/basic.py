@@ -1,101 +1,15 @@
-"""Named programs, one of each kind of structure, for tests and benchmarks.
-
-A program is written in a *language*: a namespace of the statements ``sample, param, plate, markov, factor,
-deterministic``, the handlers ``mask, scale`` and the module ``dist``. ``sumout_language()`` is ours; the same
-programs run in any other that has these names. All numbers are float64. Programs take no arguments.
-
->>> sorted(MODELS)[:3]
-['deterministic', 'hmm_1', 'hmm_2']
-"""
+"""The smallest programs of each kind, most of them without params."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-Program = Callable[[], Any]
-
-
-def sumout_language() -> Any:
-    """The statements of sumout."""
-    import sumout.distributions as dist
-    from sumout.effects import handlers, primitives
-
-    names = ("sample", "param", "plate", "markov", "factor", "deterministic")
-    statements = {name: getattr(primitives, name) for name in names}
-    return SimpleNamespace(**statements, mask=handlers.mask, scale=handlers.scale, dist=dist)
+from models.language import Build, Program, at, chain_tables, model, vector
 
 
-def pyro_language() -> Any:
-    """The same statements of Pyro."""
-    import pyro
-    import pyro.distributions as dist
-    from pyro import poutine
-
-    names = ("sample", "param", "plate", "markov", "factor", "deterministic")
-    statements = {name: getattr(pyro, name) for name in names}
-    return SimpleNamespace(**statements, mask=poutine.mask, scale=poutine.scale, dist=dist)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A program and what is known of it.
-
-    ``latent`` and ``observed`` list its sample sites but for those that choose a subsample, ``discrete`` the
-    latent ones that can be enumerated. Enumeration may begin at dim ``-1 - max_plate_nesting``.
-    """
-
-    name: str
-    build: Callable[[Any], Program]
-    latent: tuple[str, ...]
-    observed: tuple[str, ...]
-    discrete: tuple[str, ...] = ()
-    params: tuple[str, ...] = ()
-    max_plate_nesting: int = 0
-    subsampled: bool = False
-
-    def program(self, language: Any = None) -> Program:
-        """The program in a language, ours unless another is given."""
-        return self.build(sumout_language() if language is None else language)
-
-
-MODELS: dict[str, Model] = {}
-
-
-def _model(**facts: Any) -> Callable[[Callable[[Any], Program]], Callable[[Any], Program]]:
-    def register(build: Callable[[Any], Program]) -> Callable[[Any], Program]:
-        name = build.__name__
-        MODELS[name] = Model(name=name, build=build, **facts)
-        return build
-
-    return register
-
-
-def vector(*numbers: float) -> Tensor:
-    """A float64 tensor."""
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def chain_tables(states: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Initial distribution, transition table of order 1 and of order 2 over ``states`` states, all different."""
-    seen = torch.arange(1.0, 1.0 + states, dtype=torch.float64)
-    initial = seen / seen.sum()
-    first = 1.0 + torch.cos(seen[:, None] * (1.0 + seen)) ** 2
-    second = 1.0 + torch.sin(seen[:, None, None] + seen[:, None] * (2.0 + seen)) ** 2
-    return initial, first / first.sum(-1, keepdim=True), second / second.sum(-1, keepdim=True)
-
-
-def at(table: Tensor, *indices: Any) -> Tensor:
-    """``table[indices]``; the indices broadcast, further dims of the table are kept."""
-    return table[tuple(index.long() if isinstance(index, Tensor) else index for index in indices)]
-
-
-@_model(latent=("z",), observed=("x",))
+@model(latent=("z",), observed=("x",))
 def normal_normal(ppl: Any) -> Program:
     """z ~ N(0, 1), x ~ N(z, 1/2); evidence N(x; 0, 1 + 1/4), posterior mean 4x/5."""
 
@@ -107,7 +21,7 @@ def normal_normal(ppl: Any) -> Program:
     return program
 
 
-@_model(latent=("locs", "z"), observed=("x",), discrete=("z",), max_plate_nesting=1)
+@model(latent=("locs", "z"), observed=("x",), discrete=("z",), max_plate_nesting=1)
 def mixture(ppl: Any) -> Program:
     """A mixture of three normals with random centres, over a plate of data."""
     data = vector(-1.3, 0.2, 0.4, 2.1, 1.9)
@@ -124,7 +38,7 @@ def mixture(ppl: Any) -> Program:
     return program
 
 
-def _hmm(history: int) -> Callable[[Any], Program]:
+def _hmm(history: int) -> Build:
     def build(ppl: Any) -> Program:
         data = vector(0.1, 1.2, -0.4, 2.0)
         locs = vector(-1.0, 0.5, 2.0)
@@ -153,10 +67,10 @@ def _hmm(history: int) -> Callable[[Any], Program]:
 for _history in (1, 2):
     _steps = range(4)
     _names = tuple(f"s_{t}" for t in _steps)
-    _model(latent=_names, observed=tuple(f"x_{t}" for t in _steps), discrete=_names)(_hmm(_history))
+    model(latent=_names, observed=tuple(f"x_{t}" for t in _steps), discrete=_names)(_hmm(_history))
 
 
-@_model(latent=("topic", "loc", "word"), observed=("x",), discrete=("topic", "word"), max_plate_nesting=2)
+@model(latent=("topic", "loc", "word"), observed=("x",), discrete=("topic", "word"), max_plate_nesting=2)
 def nested_plates(ppl: Any) -> Program:
     """Documents with a topic and a location each, in them words with a binary class each."""
     data = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).reshape(4, 3)
@@ -173,7 +87,7 @@ def nested_plates(ppl: Any) -> Program:
     return program
 
 
-@_model(latent=("z",), observed=("x",), max_plate_nesting=1, subsampled=True)
+@model(latent=("z",), observed=("x",), max_plate_nesting=1, subsampled=True)
 def subsampled(ppl: Any) -> Program:
     """A normal location with 10 data, 4 of them looked at."""
     data = torch.linspace(-2.0, 2.0, 10, dtype=torch.float64)
@@ -187,7 +101,7 @@ def subsampled(ppl: Any) -> Program:
     return program
 
 
-@_model(latent=("z",), observed=("x",), discrete=("z",), params=("probs", "rates"), max_plate_nesting=1)
+@model(latent=("z",), observed=("x",), discrete=("z",), params=("probs", "rates"), max_plate_nesting=1)
 def parameters(ppl: Any) -> Program:
     """A Poisson mixture whose weights and rates are parameters."""
     constraints = torch.distributions.constraints
@@ -204,9 +118,9 @@ def parameters(ppl: Any) -> Program:
     return program
 
 
-@_model(latent=("z",), observed=("x", "y"), discrete=("z",), max_plate_nesting=1)
+@model(latent=("z",), observed=("x", "y"), discrete=("z",), max_plate_nesting=1, ours="refuses")
 def masked_and_scaled(ppl: Any) -> Program:
-    """Missing data by a mask, weights by a scale."""
+    """Missing data by a mask, weights by a scale: others for a variable than for what depends on it."""
     data = vector(1.0, 0.0, 1.0)
     present = torch.tensor([True, False, True])
 
@@ -223,7 +137,7 @@ def masked_and_scaled(ppl: Any) -> Program:
     return program
 
 
-@_model(latent=("z",), observed=("twice", "penalty"))
+@model(latent=("z",), observed=("twice", "penalty"))
 def deterministic(ppl: Any) -> Program:
     """A deterministic site and a factor."""
 
@@ -236,7 +150,7 @@ def deterministic(ppl: Any) -> Program:
     return program
 
 
-@_model(latent=("coin",), observed=("x_0", "x_1"), discrete=("coin",))
+@model(latent=("coin",), observed=("x_0", "x_1"), discrete=("coin",))
 def iterated_plate(ppl: Any) -> Program:
     """A plate that is a loop, after a shared coin."""
 

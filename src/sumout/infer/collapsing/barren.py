@@ -1,0 +1,104 @@
+"""Sites that depend on collapsed ones and that nothing observed depends on: they integrate to one.
+
+A prediction is one, ``new`` in ``sample("new", Poisson(rate))``. Its distribution is wanted all the same; where it is
+Gaussian, it stays in the integral, which tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from sumout.effects import Trace
+from sumout.effects.delayed import Delayed
+from sumout.effects.steps import is_lookback
+from sumout.effects.trace import sample_sites
+from sumout.errors import ModelError
+from sumout.infer.collapsing.recorded import delayed_value
+from sumout.lower.collapse.collapse import Integral, NotConjugateError, collapsed
+from sumout.lower.collapse.normal import normal_form
+from sumout.lower.collapse.parameters import delayed_parameters
+from sumout.lower.collapse.sites import CollapsedSite
+
+Sites = Sequence[CollapsedSite]
+
+
+def is_discrete_latent(site: CollapsedSite) -> bool:
+    """Whether a site is summed out, or was given a value, rather than integrated out."""
+    return not site.message.is_observed and not isinstance(site.value, Delayed)
+
+
+def without_unused(sites: Sites, traces: Sequence[Trace]) -> list[CollapsedSite]:
+    """The sites, with enumerated ones on whose values nothing depends delayed in place of summed out."""
+    found = list(sites)
+    recorded = [site for trace in traces for site in sample_sites(trace)]
+    for place, site in reversed(list(enumerate(sites))):
+        dim = site.message.enum_dim
+        if dim is not None and is_discrete_latent(site):
+            others = [each.message for each in found if each is not site] + recorded
+            if not any(_varies(each, dim, site.name) for each in others):
+                single = site.message.copy()
+                single.value = delayed_value(single)
+                single.enum_dims = {at: name for at, name in (single.enum_dims or {}).items() if at != dim}
+                found[place] = site._replace(message=single)
+    return found
+
+
+def _varies(message: object, dim: int, name: str) -> bool:
+    """Whether a site depends on the values of an enumerated one that run along a dimension."""
+    owners = getattr(message, "enum_dims", None) or {}
+    if owners.get(dim) != name:
+        return False
+    fn, value = message.plain_fn, message.value  # type: ignore[attr-defined]
+    shapes = [tuple(getattr(fn, "batch_shape", ()))]
+    if isinstance(value, Tensor):
+        shapes.append(tuple(value.shape[: value.dim() - fn.event_dim]))
+    return any(len(shape) >= -dim and shape[dim] > 1 for shape in shapes)
+
+
+def integrated(
+    sites: Sites, discrete: Mapping[str, frozenset[str]]
+) -> tuple[list[Integral], tuple[CollapsedSite, ...]]:
+    """All integrals, and the sites that are left out of them, as nothing observed depends on them.
+
+    Raises:
+        ModelError: as ``collapsed``.
+    """
+    barren = _barren(sites)
+    if not barren:
+        return collapsed(sites, discrete), ()
+    known: set[str] = {site.name for site in sites if site.is_latent} - barren
+    for site in sites:
+        if site.name in barren and _parents(site) <= known and normal_form(site.fn, site.value) is not None:
+            known.add(site.name)
+    left = [site for site in sites if site.name not in barren or site.name in known]
+    try:
+        found = collapsed(left, discrete)
+    except NotConjugateError:
+        left = [site for site in sites if site.name not in barren]
+        found = collapsed(left, discrete)
+    names = {site.name for site in left}
+    return found, tuple([site for site in sites if site.name not in names])
+
+
+def _barren(sites: Sites) -> set[str]:
+    """The names of latent sites that depend on others, and on which only barren sites depend."""
+    needed: set[str] = set()
+    found: set[str] = set()
+    for site in reversed(sites):
+        parents = _parents(site)
+        if site.is_latent and parents and site.name not in needed and not is_lookback(site.message):
+            if isinstance(site.weight, Tensor) or site.weight != 1.0:
+                raise ModelError(
+                    f"Site {site.name!r} is latent, depends on delayed sites, and is scaled: a power of its density has "
+                    "no integral in closed form. Put scale around the observations only."
+                )
+            found.add(site.name)
+        else:
+            needed |= parents
+    return found
+
+
+def _parents(site: CollapsedSite) -> set[str]:
+    return {name for value in delayed_parameters(site.fn) for name in value.sites}

@@ -1,0 +1,1 @@
+"""Potentials for Hamiltonian Monte Carlo: continuous sites unconstrained, discrete ones summed out."""

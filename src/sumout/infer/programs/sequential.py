@@ -1,0 +1,83 @@
+"""Sequential enumeration: a program is run once for each joint value of the sites that steer it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+
+from sumout.effects import Message
+from sumout.effects.handlers.sequential import MOST_RUNS, SequentialMessenger
+from sumout.effects.random_state import TorchState
+from sumout.errors import ControlFlowError, EnumerationError
+
+T = TypeVar("T")
+
+
+class SequentialRun(NamedTuple, Generic[T]):
+    """One run: what it gave, and the sites that had one of their values in it, by name, in order.
+
+    The sites are those of the run itself: ``site.value`` is the value, ``site["log_prob"]`` its log-probability,
+    scaled and masked. Each is in the recorded traces too, as a latent site with a value and
+    ``is_sequential(site)``, so that a lowered graph has its log-probability as a factor.
+    """
+
+    result: T
+    sites: dict[str, Message]
+
+
+def sequential_runs(run: Callable[[], T], names: Collection[str] = ()) -> list[SequentialRun[T]]:
+    """All runs of a program that are needed for its sequentially enumerated sites: one if there are none.
+
+    Sites marked ``infer={"enumerate": "sequential"}`` have one of their values in each run. Those marked ``"auto"``
+    are enumerated in parallel, unless Python decides on their values (``if z:``): then all begins anew, with these
+    among the sequential ones. The sum over all runs of the products of all log-probabilities is the whole. All runs
+    have the same random numbers of torch: the elements of a subsample, and what else is drawn.
+
+    Args:
+        run: runs the program, or a guide and a model, under handlers that enumerate and record.
+        names: sites that are sequential whatever their mark is.
+
+    Raises:
+        ControlFlowError: if Python decides on the value of a site that is marked ``"parallel"``.
+        EnumerationError: if there are too many runs, or runs are no function of the values of their sites.
+
+    >>> import torch
+    >>> import sumout.distributions as dist
+    >>> from sumout import sample
+    >>> def model():
+    ...     z = sample("z", dist.Bernoulli(0.5), infer={"enumerate": "sequential"})
+    ...     return sample("w", dist.Bernoulli(0.5), infer={"enumerate": "sequential"}) + 2 if z else z
+    >>> [(int(run.result), list(run.sites)) for run in sequential_runs(model)]
+    [(0, ['z']), (2, ['z', 'w']), (3, ['z', 'w'])]
+    """
+    known = frozenset(names)
+    before = TorchState.now()
+    while True:
+        each = SequentialMessenger(known)
+        found: list[SequentialRun[T]] = []
+        more = True
+        try:
+            while more:
+                if len(found) == MOST_RUNS:
+                    raise EnumerationError(
+                        f"More than {MOST_RUNS} runs are needed for the sites that are enumerated sequentially, "
+                        f"{sorted(each.sites)}. Enumerate some in parallel (infer={{'enumerate': 'parallel'}})."
+                    )
+                if found:
+                    before.restore()
+                with each:
+                    result = run()
+                found.append(SequentialRun(result, each.sites))
+                more = each.advance()
+        except ControlFlowError as error:
+            if not error.automatic or error.automatic <= known:
+                raise
+            known |= error.automatic
+            before.restore()
+            continue
+        if len(found) > 1:
+            # Some run has used more random numbers than the last; what comes after is to have none of them.
+            torch.manual_seed(int(torch.randint(2**62, ())))
+        return found

@@ -1,0 +1,1 @@
+"""Samples: of discrete sites from their exact posterior, of whole programs, and weighted ones."""

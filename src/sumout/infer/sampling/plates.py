@@ -1,0 +1,119 @@
+"""Independent runs of a program along one tensor dimension, some of their values given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sumout.distributions.families import is_distribution
+from sumout.effects import Message, Messenger
+from sumout.effects.handlers import IndepMessenger
+from sumout.effects.handlers.broadcast import expand_to_plates
+from sumout.effects.steps import assembled, sources
+from sumout.errors import ModelError
+
+SAMPLES = "num_samples"
+"""The name of the plate of samples."""
+
+
+class SamplePlate(IndepMessenger):
+    """An outermost plate of which every element is one run of the program.
+
+    >>> import sumout
+    >>> import sumout.distributions as dist
+    >>> SamplePlate(5, dim=-2)(lambda: sumout.sample("z", dist.Normal(0.0, 1.0)))().shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__(SAMPLES, size, dim)
+
+    def _process_message(self, msg: Message) -> None:
+        super()._process_message(msg)
+        if msg.type == "sample" and not msg.infer.get("_deterministic"):
+            expand_to_plates(msg)
+
+
+class Given(Messenger):
+    """Observes sites at values of earlier samples; what is deterministic follows from them and is left alone.
+
+    Args:
+        values: by name of site; one sample of each, or all of them along dimension 0.
+        plate_nesting: dimensions of the plates inside the plate of samples; ``None`` where there is one sample.
+
+    >>> import sumout
+    >>> import sumout.distributions as dist
+    >>> given = Given({"z": torch.zeros(5)}, plate_nesting=2)
+    >>> given(lambda: sumout.sample("z", dist.Normal(0.0, 1.0)))().shape
+    torch.Size([5, 1, 1])
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], plate_nesting: int | None = None) -> None:
+        self.values = values
+        self.plate_nesting = plate_nesting
+
+    def _pyro_sample(self, msg: Message) -> None:
+        name = msg.name
+        if name is None or msg.infer.get("_deterministic"):
+            return
+        if name in self.values:
+            msg.value = self._placed(msg, name)
+        elif "_chain" in msg.infer and not msg.is_observed:
+            names = {each for each, _, _ in sources(msg, self.values)}
+            found = assembled(msg, {each: self._placed(msg, each) for each in names}) if names else None
+            if found is None:
+                return
+            msg.value = found[0]
+        else:
+            return
+        msg.is_observed = True
+        msg.enum_dim = None
+
+    def _placed(self, msg: Message, name: str) -> Tensor:
+        """The samples where a run in the plate of samples has them: left of all plates."""
+        value = self.values[name]
+        if self.plate_nesting is None:
+            return value
+        event_dim = msg.plain_fn.event_dim if is_distribution(msg.plain_fn) else 0
+        missing = self.plate_nesting + 1 + event_dim - value.dim()
+        if missing < 0:
+            raise ModelError(
+                f"Site {name!r} is given samples of shape {tuple(value.shape)}: its event has {event_dim} dims and "
+                f"the plates {self.plate_nesting}, so there are at most {self.plate_nesting + 1 + event_dim} dims, "
+                "the samples first. Give max_plate_nesting, or one sample a row."
+            )
+        return value.reshape(value.shape[0], *[1] * missing, *value.shape[1:])
+
+
+def samples_first(name: str, value: Any, count: int, shape: torch.Size) -> Tensor:
+    """A value of a run in the plate of samples as ``count`` values of one plain run each.
+
+    Args:
+        name: the site, for the error.
+        value: what the run in the plate of samples has; dimensions along which nothing varies may be missing.
+        count: how many samples.
+        shape: that of the site's value in a plain run.
+
+    Raises:
+        ModelError: if the value has not the elements for that.
+
+    >>> samples_first("z", torch.zeros(5, 1, 3), 5, torch.Size([3])).shape
+    torch.Size([5, 3])
+    """
+    tensor = torch.as_tensor(value)
+    extra = tensor.dim() - len(shape)
+    if extra <= 0:
+        lead, rest = 1, (1,) * -extra + tuple(tensor.shape)
+    else:
+        lead, rest = tensor.shape[:extra].numel(), tuple(tensor.shape[extra:])
+    fits = all(size in (1, wanted) for size, wanted in zip(rest, shape, strict=True))
+    if lead not in (1, count) or not fits:
+        raise ModelError(
+            f"Site {name!r} has shape {tuple(tensor.shape)} in a run of {count} samples at once, and {tuple(shape)} in "
+            "a single one: the program does something to values that does not leave the samples along a dimension "
+            "of their own, left of the plates. Use parallel=False."
+        )
+    return tensor.reshape(lead, *rest).expand(count, *shape)

@@ -1,0 +1,92 @@
+"""The Jit forms give what the plain forms give, for new data and new parameters too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sumout
+import sumout.distributions as dist
+from sumout import infer, plate, sample
+from sumout.errors import ModelError
+
+
+@pytest.fixture(autouse=True)
+def _own_parameters() -> Iterator[None]:
+    with sumout.get_param_store().scope():
+        yield
+
+
+def param(name: str, value: Any, constraint: Any = dist.constraints.real) -> Tensor:
+    return sumout.param(name, torch.as_tensor(value).double(), constraint=constraint)
+
+
+def mixture(x: Tensor, width: float = 1.0) -> None:
+    rate = param("rate", 0.3, dist.constraints.unit_interval)
+    top = sample("top", dist.Bernoulli(rate))
+    w = sample("w", dist.Normal(torch.zeros(()).double(), param("s", 1.5, dist.constraints.positive)))
+    with plate("data", len(x)):
+        z = sample("z", dist.Bernoulli(rate), infer={"enumerate": "parallel"})
+        sample("x", dist.Normal(param("loc", 0.5) * z + w - top, width), obs=x)
+
+
+def guide(x: Tensor, width: float = 1.0) -> None:
+    sample("top", dist.Bernoulli(logits=param("q_top", 0.2)))
+    sample("w", dist.Normal(param("q_w", -0.4), param("q_s", 0.6, dist.constraints.positive)))
+
+
+def all_drawn(x: Tensor, width: float = 1.0) -> None:
+    guide(x)
+    with plate("data", len(x)):
+        sample("z", dist.Bernoulli(logits=param("q_z", 0.1)).expand([len(x)]))
+
+
+def found(elbo: Any, guide: Any, x: Tensor, seed: int, width: float) -> tuple[float, dict[str, Tensor]]:
+    for _, leaf in sumout.get_param_store().named_parameters():
+        leaf.grad = None
+    torch.manual_seed(seed)
+    loss = elbo.loss_and_grads(mixture, guide, x, width=width)
+    return loss, {name: leaf.grad.clone() for name, leaf in sumout.get_param_store().named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["TraceEnum_ELBO", "Trace_ELBO", "TraceMeanField_ELBO"])
+@pytest.mark.parametrize(
+    "particles", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}], ids=str
+)
+def test_what_is_recorded_is_what_is_computed(name: str, particles: dict[str, Any]) -> None:
+    options = {**particles, "max_plate_nesting": 1, "strict_enumeration_warning": False}
+    plain, recorded = getattr(infer, name)(**options), getattr(infer, f"Jit{name}")(**options)
+    of = guide if name == "TraceEnum_ELBO" else all_drawn
+    x = torch.tensor([0.3, -1.2, 0.8]).double()
+    for seed, data, width in ((0, x, 1.0), (1, x + 1, 1.0), (2, x[:2], 1.0), (3, x, 0.5), (4, 2 * x, 1.0)):
+        expected, grads = found(plain, of, data, seed, width)
+        again, others = found(recorded, of, data, seed, width)
+        assert again == pytest.approx(expected, rel=1e-9)
+        for each, grad in grads.items():
+            torch.testing.assert_close(others[each], grad, rtol=1e-8, atol=1e-10, msg=f"{{}}: {each}".format)
+        with torch.no_grad():
+            for _, leaf in sumout.get_param_store().named_parameters():
+                leaf += 0.1
+    assert len(recorded._recordings) == 3
+
+
+def test_in_svi() -> None:
+    def model(x: Tensor) -> None:
+        with plate("data", len(x)):
+            sample("x", dist.Poisson(param("rate", 1.0, dist.constraints.positive)), obs=x)
+
+    svi = infer.SVI(model, lambda x: None, sumout.optim.Adam({"lr": 0.1}), infer.JitTrace_ELBO())
+    svi.run(200, torch.tensor([3.0, 5.0, 4.0]).double())
+    assert sumout.get_param_store()["rate"].item() == pytest.approx(4, abs=0.01)
+
+
+def test_arguments_that_cannot_be_recorded() -> None:
+    elbo = infer.JitTrace_ELBO()
+    with pytest.raises(ModelError, match="positional"):
+        elbo.loss_and_grads(mixture, guide, torch.zeros(2), width=torch.ones(()))
+    with pytest.raises(ModelError, match="no hash"):
+        elbo.loss_and_grads(mixture, guide, [1.0, 2.0])
