@@ -1,12 +1,19 @@
-"""A step of training with gradients: hidden Markov models of 10 x 40 steps and 16 states, with various outputs."""
+"""A step of training with gradients: hidden Markov models, chains enumerated in guides, mixtures, small models.
+
+The shapes are those of Pyro's examples of hidden Markov models: 10 sequences of 40 steps, and 229 of up to 129 steps
+with masks for those that are shorter; 51 binary outputs, 16 states.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from pyro.ops.indexing import Vindex
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.distributions import constraints
@@ -98,3 +105,180 @@ def test_step(benchmark: BenchmarkFixture, library: Library) -> None:
 def test_step_with_one_output(benchmark: BenchmarkFixture, library: Library, output: str) -> None:
     library.language.clear_param_store()
     run(benchmark, library, output, *with_output(library, output), nesting=1)
+
+
+# --------------------------------------------------------------------------------------- whole steps of SVI, by shape
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sequences, steps, and whether the sequences differ in length."""
+
+    sequences: int
+    steps: int
+    masked: bool
+
+    def data(self) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        data = torch.bernoulli(torch.rand(self.sequences, self.steps, OUTPUTS) * 0.3)
+        lengths = torch.full((self.sequences,), self.steps)
+        if self.masked:
+            lengths[1:] = torch.randint(self.steps // 4, self.steps, (self.sequences - 1,))
+        return data, lengths
+
+
+SHAPES = {"10x40": Shape(10, 40, False), "229x129": Shape(229, 129, True)}
+KINDS = ["order 1", "order 2", "factorial", "autoregressive"]
+
+
+def chain_of(library: Library, kind: str, shape: Shape, at_once: bool = False) -> Callable[[], None]:
+    """A hidden Markov model, looped over or with all steps at once."""
+    language, dist = library.language, library.dist
+    data, lengths = shape.data()
+    rows = torch.distributions.Dirichlet(torch.ones(STATES)).sample((STATES, STATES))
+    table = torch.rand(STATES, 2, OUTPUTS) * 0.8 + 0.1
+    pairs = torch.distributions.Dirichlet(torch.ones(4)).sample((2, 4))
+    steps = data.transpose(0, 1)
+    alive = (torch.arange(shape.steps)[:, None] < lengths).unsqueeze(-1)
+    options: dict[str, Any] = {"dim": -3, "name": "time"} if at_once else {}
+    mark = {"enumerate": "parallel"}
+
+    def emitted(t: Any, outputs: Any, table: Tensor, *states: Tensor) -> Tensor:
+        with outputs as index:
+            probs = table[(*states, index)] if len(states) > 1 else table[states[0].squeeze(-1)]
+            value: Tensor = language.sample(f"y_{t}", dist.Bernoulli(probs), obs=steps[t])
+        return value
+
+    def model() -> None:
+        outputs = language.plate("outputs", OUTPUTS, dim=-1)
+        history = 2 if kind == "order 2" else 1
+        probs_y = language.param("probs_y", table, constraint=constraints.unit_interval)
+        probs_x = language.param("probs_x", rows, constraint=constraints.simplex)
+        if kind == "factorial":
+            moves = language.param("moves", pairs, constraint=constraints.simplex).unbind(0)
+            probs_y = probs_y[:, 0].reshape(4, 4, OUTPUTS)
+        elif kind != "autoregressive":
+            probs_y = probs_y[:, 0]
+        probs_x = probs_x if kind == "order 2" else probs_x[0]
+        before = x = torch.tensor(0)
+        w, y = torch.tensor(0), torch.zeros(())
+        with language.plate("sequences", shape.sequences, dim=-2):
+            for t in language.markov(range(shape.steps), history=history, **options):
+                with library.poutine.mask(mask=alive[t]) if shape.masked else nullcontext():
+                    if kind == "factorial":
+                        w = language.sample(f"w_{t}", dist.Categorical(moves[0][w]), infer=mark)
+                        x = language.sample(f"x_{t}", dist.Categorical(moves[1][x]), infer=mark)
+                        emitted(t, outputs, probs_y, w, x)
+                        continue
+                    row = Vindex(probs_x)[before, x] if kind == "order 2" else probs_x[x]
+                    before, x = x, language.sample(f"x_{t}", dist.Categorical(row), infer=mark)
+                    if kind == "autoregressive":
+                        y = emitted(t, outputs, probs_y, x, y.long())
+                    else:
+                        emitted(t, outputs, probs_y, x)
+
+    return model
+
+
+def measure_svi(
+    benchmark: BenchmarkFixture,
+    library: Library,
+    group: str,
+    model: Any,
+    guide: Any,
+    nesting: int,
+    **elbo: Any,
+) -> None:
+    """A whole step: loss, gradients, and the optimizer's."""
+    benchmark.group = group
+    library.language.clear_param_store()
+    objective = library.infer.TraceEnum_ELBO(max_plate_nesting=nesting, **elbo)
+    svi = library.infer.SVI(model, guide, library.optim.Adam({"lr": 1e-3}), objective)
+    loss = svi.step()
+    LOSSES[group, library.name] = loss
+    found = [each for (name, _), each in LOSSES.items() if name == group]
+    assert max(found) == pytest.approx(min(found), rel=1e-4)
+    benchmark.pedantic(svi.step, rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_svi_step(benchmark: BenchmarkFixture, library: Library, shape: str, kind: str) -> None:
+    model = chain_of(library, kind, SHAPES[shape])
+    measure_svi(benchmark, library, f"SVI step, hidden Markov model, {kind}, {shape}", model, lambda: None, 2)
+
+
+@pytest.mark.parametrize("kind", ["order 1", "order 2", "autoregressive"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_svi_step_of_all_steps_at_once(benchmark: BenchmarkFixture, shape: str, kind: str) -> None:
+    """Stands beside the same model in a loop, in both libraries."""
+    model = chain_of(LIBRARIES[0], kind, SHAPES[shape], at_once=True)
+    group = f"SVI step, hidden Markov model, {kind}, {shape}"
+    measure_svi(benchmark, LIBRARIES[0], group, model, lambda: None, 3)
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_chain_in_the_guide(benchmark: BenchmarkFixture, library: Library) -> None:
+    """Both a model and a guide of 40 steps; the guide's chain is enumerated."""
+    language, dist = library.language, library.dist
+    torch.manual_seed(0)
+    data = torch.randn(10, 40)
+    rows = torch.distributions.Dirichlet(torch.ones(STATES)).sample((STATES,))
+
+    def model() -> None:
+        probs = language.param("p", rows, constraint=constraints.simplex)
+        with language.plate("sequences", 10):
+            x = torch.tensor(0)
+            for t in language.markov(range(40)):
+                x = language.sample(f"x_{t}", dist.Categorical(probs[x]))
+                language.sample(f"y_{t}", dist.Normal(x / 8 - 1, 1.0), obs=data[:, t])
+
+    def guide() -> None:
+        probs = language.param("q", rows, constraint=constraints.simplex)
+        with language.plate("sequences", 10):
+            x = torch.tensor(0)
+            for t in language.markov(range(40)):
+                x = language.sample(f"x_{t}", dist.Categorical(probs[x]), infer={"enumerate": "parallel"})
+
+    measure_svi(benchmark, library, "SVI step, chain enumerated in the guide, 10x40", model, guide, 1)
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_mixture(benchmark: BenchmarkFixture, library: Library) -> None:
+    language, dist = library.language, library.dist
+    torch.manual_seed(0)
+    points, count = torch.randn(100_000), 100
+
+    def model() -> None:
+        weights = language.param("weights", torch.full((count,), 1 / count), constraint=constraints.simplex)
+        locs = language.param("locs", torch.linspace(-2, 2, count))
+        with language.plate("data", len(points)):
+            z = language.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
+            language.sample("x", dist.Normal(locs[z], 0.5), obs=points)
+
+    measure_svi(benchmark, library, "SVI step, Gaussian mixture, 100000 x 100", model, lambda: None, 1)
+
+
+@pytest.mark.parametrize("form", ["Trace_ELBO", "JitTrace_ELBO"])
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_small_model(benchmark: BenchmarkFixture, library: Library, form: str) -> None:
+    """All of it is overhead."""
+    language, dist = library.language, library.dist
+    library.language.clear_param_store()
+    x = torch.randn(64)
+
+    def model(x: Tensor) -> None:
+        w = language.sample("w", dist.Normal(0.0, 1.0))
+        with language.plate("data", 64):
+            z = language.sample("z", dist.Normal(w, 1.0))
+            language.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        language.sample("w", dist.Normal(language.param("a", torch.tensor(0.0)), 1.0))
+        with language.plate("data", 64):
+            language.sample("z", dist.Normal(language.param("b", torch.zeros(64)), 1.0))
+
+    benchmark.group = "loss_and_grads of a small model"
+    elbo = getattr(library.infer, form)()
+    benchmark.pedantic(elbo.loss_and_grads, args=(model, guide, x), rounds=100, warmup_rounds=3)

@@ -8,13 +8,14 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class Library:
-    """Where a library keeps its statements, distributions, handlers and objectives."""
+    """Where a library keeps its statements, distributions, handlers, objectives and optimizers."""
 
     name: str
     language: ModuleType
     dist: ModuleType
     poutine: ModuleType
     infer: ModuleType
+    optim: ModuleType
 
     def __str__(self) -> str:
         return self.name
@@ -22,17 +23,17 @@ class Library:
 
 def sumout_library() -> Library:
     import sumout
-    from sumout import distributions, infer, poutine
+    from sumout import distributions, infer, optim, poutine
 
-    return Library("sumout", sumout, distributions, poutine, infer)
+    return Library("sumout", sumout, distributions, poutine, infer, optim)
 
 
 def pyro_library() -> Library:
     import pyro
     import pyro.infer.reparam  # which pyro.infer does not import by itself
-    from pyro import distributions, infer, poutine
+    from pyro import distributions, infer, optim, poutine
 
-    return Library("pyro", pyro, distributions, poutine, infer)
+    return Library("pyro", pyro, distributions, poutine, infer, optim)
 
 
 LIBRARIES = (sumout_library(), pyro_library())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -290,6 +291,9 @@ def test_copies() -> None:
     with pytest.warns(UserWarning, match="copy construct"):
         copied = torch.tensor(NUMBER)
     torch.testing.assert_close(copied.raw, NUMBER.raw)  # type: ignore[attr-defined]
+    pickled = pickle.loads(pickle.dumps(NUMBER))
+    torch.testing.assert_close(pickled.raw, NUMBER.raw)  # type: ignore[attr-defined]
+    assert isinstance(copy.copy(NUMBER), Hidden)
     assert STATE != None  # noqa: E711
     assert torch.as_tensor(NUMBER).axes == NUMBER.axes  # type: ignore[attr-defined]
     assert isinstance(NUMBER.detach(), Hidden)

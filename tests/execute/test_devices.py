@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from sumout import infer
 from sumout.execute import MAX_SUM, execute, log_sweep, sample, unchecked
+from sumout.execute.execute import read_out
 from sumout.execute.kernels import Trust
 from sumout.execute.linear import Range, linear_sweep
 from sumout.factors import FactorGraph
@@ -134,14 +135,14 @@ def runs(graph: FactorGraph) -> dict[str, Callable[[], Any]]:
 
     found: dict[str, Callable[[], Any]] = {
         "evidence": lambda: execute(evidence, graph).value,
-        "marginals": lambda: execute(marginals, graph).beliefs,
+        "marginals": lambda: tuple(execute(marginals, graph).shown.values()),
         "gradients": lambda: torch.autograd.grad(execute(evidence, leaves).value.sum(), tables),
         "second derivatives": second,
         "maximum": lambda: execute(evidence, graph, MAX_SUM).value,
         "assignment": lambda: execute(evidence, graph, MAX_SUM).assignment,
     }
     if not evidence.structure.batch:
-        found["max-marginals"] = lambda: execute(marginals, graph, MAX_SUM).beliefs
+        found["max-marginals"] = lambda: tuple(execute(marginals, graph, MAX_SUM).shown.values())
     return found
 
 
@@ -188,9 +189,9 @@ def test_nothing_is_waited_for_on_probabilities() -> None:
         sizes = dict(plan.structure.sizes)
         probes = [kept.tables[0].new_ones([sizes[each] for each in probe.inputs]) for probe in plan.probes]
         ranges = [*kept.ranges, *[Range(0.0, 0.0)] * len(probes)]
-        linear_sweep(plan, [*kept.tables, *probes], ranges, True)
+        linear_sweep(plan, [*kept.tables, *probes], ranges, read_out(plan))
         with Waits() as waits:
-            assert linear_sweep(plan, [*kept.tables, *probes], ranges, True) is not None
+            assert linear_sweep(plan, [*kept.tables, *probes], ranges, read_out(plan)) is not None
         assert waits.found == []
 
 

@@ -299,19 +299,19 @@ def two_stages(ppl: Any) -> Program:
 @model(
     latent=("on",),
     observed=("x",),
-    discrete=("on",),
+    sequential=("on",),
     max_plate_nesting=1,
     params=("rates", "height"),
     elementwise=False,
     pyro="refuses",
 )
 def sum_over_a_plate(ppl: Any) -> Program:
-    """What is seen is how many of a plate are on."""
+    """What is seen is how many of a plate are on: with a run for each way in which they can be."""
 
     def program() -> Any:
         rates, height = unit(ppl, "rates", 3), real(ppl, "height")
         with ppl.plate("switches", 3):
-            on = ppl.sample("on", ppl.dist.Bernoulli(rates))
+            on = ppl.sample("on", ppl.dist.Bernoulli(rates), infer={"enumerate": "sequential"})
         ppl.sample("x", ppl.dist.Normal(height * on.sum(-1), 1.0), obs=vector(1.4)[0])
 
     return program
@@ -357,9 +357,10 @@ def dims_used_again(ppl: Any) -> Program:
     max_plate_nesting=1,
     params=("rate", "rates"),
     pyro="differs",
+    ours="refuses",
 )
 def dims_shared(ppl: Any) -> Program:
-    """Two plates of one size along one dim: what is in the second depends on the first, place by place."""
+    """Two plates along one dim, the second's site a function of the first's: by chance of the dim, not by name."""
 
     def program() -> Any:
         rate, rates = unit(ppl, "rate"), unit(ppl, "rates", 2)

@@ -27,13 +27,15 @@ class Family(NamedTuple):
         natural: the natural coordinates of a distribution, each of its batch shape (and event shape).
         log_normalizer: of natural coordinates; of the batch shape.
         distribution: the distribution of natural coordinates.
-        event_dim: the dimensions of an event.
+        event_dim: the dimensions of an event; natural coordinates have them, too.
+        largest: the coordinates of which observations do not add up, but the largest counts.
     """
 
     natural: Callable[[Any], Natural]
     log_normalizer: Callable[[Natural], Tensor]
     distribution: Callable[[Natural], Any]
     event_dim: int = 0
+    largest: frozenset[int] = frozenset()
 
 
 def _beta(natural: Natural) -> Tensor:
@@ -51,6 +53,23 @@ def _gamma(natural: Natural) -> Tensor:
     return torch.lgamma(a) - a * b.log()
 
 
+def _pareto(natural: Natural) -> Tensor:
+    log_scale, alpha = natural
+    return -alpha.log() - alpha * log_scale
+
+
+def _wishart(natural: Natural) -> Tensor:
+    df, scatter = natural[0][..., 0, 0], natural[1]
+    size = scatter.shape[-1]
+    log_det = 2 * torch.linalg.cholesky(scatter).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * df * (size * math.log(2) - log_det) + torch.mvlgamma(0.5 * df, size)
+
+
+def _of_wishart(fn: Any) -> Natural:
+    scatter = fn.precision_matrix
+    return fn.df[..., None, None].expand(scatter.shape), scatter
+
+
 FAMILIES: dict[type, Family] = {
     dist.Beta: Family(
         lambda fn: (fn.concentration1, fn.concentration0), _beta, lambda natural: dist.Beta(*natural)
@@ -61,6 +80,18 @@ FAMILIES: dict[type, Family] = {
     dist.Gamma: Family(lambda fn: (fn.concentration, fn.rate), _gamma, lambda natural: dist.Gamma(*natural)),
     dist.InverseGamma: Family(
         lambda fn: (fn.concentration, fn.rate), _gamma, lambda natural: dist.InverseGamma(*natural)
+    ),
+    dist.Pareto: Family(
+        lambda fn: (fn.scale.log(), fn.alpha),
+        _pareto,
+        lambda natural: dist.Pareto(natural[0].exp(), natural[1]),
+        largest=frozenset({0}),
+    ),
+    dist.Wishart: Family(
+        _of_wishart,
+        _wishart,
+        lambda natural: dist.Wishart(natural[0][..., 0, 0], precision_matrix=natural[1]),
+        2,
     ),
 }
 
@@ -163,6 +194,19 @@ def _pareto_shape(fn: Any, y: Tensor, c: Tensor) -> Observation:
     return Observation((torch.ones_like(excess), excess), (c.log() - y.log()))
 
 
+def _uniform_high(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    ratio = y / c
+    return Observation((ratio.log(), torch.ones_like(ratio)), -c.log())
+
+
+def _normal_precision(fn: Any, y: Tensor, c: Tensor) -> Observation:
+    c = c[..., 0, 0]
+    residual = y - fn.loc
+    scatter = c[..., None, None] * residual.unsqueeze(-1) * residual.unsqueeze(-2)
+    size = y.shape[-1]
+    return Observation((torch.ones_like(scatter), scatter), 0.5 * size * (c.log() - math.log(2 * math.pi)))
+
+
 class Rule(NamedTuple):
     """A likelihood in the parameter ``name``, which is to be ``c * u ** power``.
 
@@ -175,6 +219,8 @@ class Rule(NamedTuple):
     power: float | Callable[[Any], float | None] = 1.0
     complement: bool = False
     scaled: bool = True
+    instead: tuple[str, ...] = ("probs", "logits")
+    """Other names of the same parameter."""
 
 
 def _weibull_power(fn: Any) -> float | None:
@@ -183,6 +229,11 @@ def _weibull_power(fn: Any) -> float | None:
         return None
     first = float(shape.reshape(-1)[0])
     return -1.0 / first if bool((shape == first).all()) else None
+
+
+def _from_zero(fn: Any) -> float | None:
+    low = fn.low
+    return 1.0 if not low.requires_grad and type(low) is Tensor and bool((low == 0).all()) else None
 
 
 _PROBABILITY: dict[type, tuple[Rule, ...]] = {
@@ -209,16 +260,30 @@ _RATE: dict[type, tuple[Rule, ...]] = {
     dist.Pareto: (Rule("alpha", _pareto_shape),),
 }
 
+_BOUND: dict[type, tuple[Rule, ...]] = {
+    dist.Uniform: (Rule("high", _uniform_high, _from_zero),),
+}
+_PRECISION: dict[type, tuple[Rule, ...]] = {
+    dist.MultivariateNormal: (
+        Rule("precision_matrix", _normal_precision, instead=("covariance_matrix", "scale_tril")),
+    ),
+}
+
 LIKELIHOODS: dict[type, dict[type, tuple[Rule, ...]]] = {
     dist.Beta: _PROBABILITY,
     dist.Dirichlet: _PROBABILITIES,
     dist.Gamma: _RATE,
     dist.InverseGamma: _RATE,
+    dist.Pareto: _BOUND,
+    dist.Wishart: _PRECISION,
 }
 """For each family of priors the likelihoods that are conjugate to it."""
 
-POSITIVE = frozenset({dist.Beta, dist.Dirichlet, dist.Gamma, dist.InverseGamma})
+POSITIVE = frozenset({dist.Beta, dist.Dirichlet, dist.Gamma, dist.InverseGamma, dist.Pareto})
 """Families of positive values, entry by entry."""
+
+GAUSSIAN = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
+"""Families that are normal in their value, given what their means are made of."""
 
 INVERSE = frozenset({dist.InverseGamma})
 """Families whose ``u`` is ``1 / x``."""

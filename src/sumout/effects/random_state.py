@@ -64,11 +64,8 @@ class TorchState(NamedTuple):
     @staticmethod
     def now() -> TorchState:
         """The present state."""
-        used = torch.cuda.is_initialized()
-        return TorchState(
-            torch.get_rng_state(),
-            tuple(torch.cuda.get_rng_state_all()) if used else (),  # type: ignore[no-untyped-call]
-        )
+        used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        return TorchState(torch.get_rng_state(), tuple(torch.cuda.get_rng_state_all()) if used else ())
 
     def restore(self) -> None:
         """Puts torch's generators back to where they were.

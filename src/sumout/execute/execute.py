@@ -64,7 +64,7 @@ class Result:
     """If asked for: for each factor, probes included, the derivative of ``value`` by its log-table; for ``MAX_SUM``,
     the maximum with each of its entries."""
     tape: sweep.Tape | None = None
-    read: Mapping[int, Tensor] = field(default_factory=dict)
+    shown: Mapping[int, Tensor] = field(default_factory=dict)
     """The beliefs, by the numbers of factors, off which the plan's readouts are read."""
 
     def marginal(self, wanted: Readout) -> Marginal:
@@ -75,7 +75,7 @@ class Result:
         inputs = (structure.factors[index] if index < own else self.plan.probes[index - own]).inputs
         home = frozenset().union(*(self._ordinals[name] for name in names))
         plates = (*structure.batch, *sorted(home))
-        belief = self.read[index]
+        belief = self.shown[index]
         others = tuple(i for i, each in enumerate(inputs) if each not in names and each not in plates)
         if others:
             belief = belief.amax(others) if self.semiring == MAX_SUM else belief.sum(others)
@@ -216,11 +216,9 @@ def execute(
         if not wanted:
             tape = sweep.forward(plan, tables, algebra, "operands")
             return Result(plan, graph, semiring, tape.value, (), tape)
-        tape = sweep.forward(plan, tables, algebra, "results", wanted)
         if plan.structure.batch:
-            raise ValueError(
-                "Max-marginals of a batch are not made: ask for one of its elements at a time."
-            )
+            raise ValueError("Max-marginals of a batch are not made: ask for one of its elements at a time.")
+        tape = sweep.forward(plan, tables, algebra, "results", wanted)
         seeds = [tape.value] * len(plan.schedule.weights)
         best = sweep.backward(plan, tape, algebra, seeds, wanted)
         return _with_beliefs(plan, graph, semiring, tape.value, beliefs, best)
@@ -248,7 +246,7 @@ def _with_beliefs(
     found: Mapping[int, Tensor],
 ) -> Result:
     of_all = tuple([found[number] for number in range(len(found))]) if beliefs else ()
-    return Result(plan, graph, semiring, value, of_all, read=found)
+    return Result(plan, graph, semiring, value, of_all, shown=found)
 
 
 def _sum_then_maximum(

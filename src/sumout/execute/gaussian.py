@@ -65,7 +65,8 @@ def _check_memory(plan: EliminationPlan, real: Mapping[str, int], itemsize: int)
             f"Integrating continuous sites out needs {memory(needed)} and the limit is "
             f"{memory(settings.memory_limit)}: a form over {listed} has {largest:,} entries. Discrete sites among "
             "these are taken in all their joint values, as real variables are integrated out first: observe some, or "
-            "leave the continuous site to a guide, infer={'collapse': False}."
+            "leave the continuous site to a guide, infer={'collapse': False}; or, for a switching system, "
+            "collapse(approximate='moment_matching')."
         )
 
 

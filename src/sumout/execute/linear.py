@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sumout.execute import kernels, sweep
-from sumout.execute.algebra import Outgoing, Record, Sides, handed_back
+from sumout.execute.algebra import Outgoing, Record, Sides, handed_back, shaped
 from sumout.plan import EliminationPlan, Group, Rows
 
 
@@ -79,12 +79,24 @@ class Linear:
             assert record.result is not None
             weight = incoming / record.result.clamp(min=self.tiny)
             return (x * weight.reshape(*group.result_shape, *[1] * len(group.gone)),)
-        product = record.product
-        if product is not None:
-            # What comes back for an impossible entry is zero, and stays so.
-            assert product.r is not None
-            product = product._replace(r=product.r.clamp(min=self.tiny))
-        return handed_back(group, product, incoming.reshape(group.matrices[2]), sides)
+        incoming, product = incoming.reshape(group.matrices[2]), record.product
+        if product is None:
+            return handed_back(group, None, incoming, sides)
+        how, a, b, r = product
+        assert r is not None
+        # What comes back for an impossible entry is zero, and stays so. All that read the result have had their turn,
+        # so its memory can be written over, and so can the joint table.
+        weight = r.clamp_(min=self.tiny).reciprocal_().mul_(incoming)
+        found: list[Tensor | None] = [None, None]
+        if how == "joint":
+            belief, flat = a.mul_(weight), int(incoming.shape[-2] != 1)
+            found[1 - flat] = belief if sides[1 - flat] else None
+            if sides[flat]:
+                found[flat] = belief.sum(-2 if flat else -1, keepdim=True).mT
+        else:
+            found[0] = (weight @ b.mT).mul_(a) if sides[0] else None
+            found[1] = (a.mT @ weight).mul_(b) if sides[1] else None
+        return shaped(group, found)
 
     def total(self, result: Tensor) -> Tensor:
         return result.log()

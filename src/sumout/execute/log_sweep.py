@@ -68,7 +68,8 @@ def log_sum(
 ) -> tuple[sweep.Tape, LogSum]:
     """A forward sweep in logarithms that is right for all numbers, and the algebra for the way back.
 
-    What is kept, and for which factors, is told as to ``sweep.forward``. On a GPU a sweep runs through without waiting for its numbers, and is run again if one of them calls for it.
+    What is kept, and for which factors, is told as to ``sweep.forward``. On a GPU a sweep runs through without waiting
+    for its numbers, and is run again if one of them calls for it.
     """
     shared = tables if _share_storage(tables) else ()
     deferred = DEFERRED or _collecting.wrong is not None or not tables[0].is_cpu

@@ -55,10 +55,7 @@ def way_back(plan: EliminationPlan, wanted: frozenset[int]) -> Way:
 
 def _leads_to(side: tuple[Rows, ...], wanted: frozenset[int], passed: Sequence[bool]) -> bool:
     return any(
-        [
-            not wanted.isdisjoint(part.numbers) if part.group is None else passed[part.group]
-            for part in side
-        ]
+        not wanted.isdisjoint(part.numbers) if part.group is None else passed[part.group] for part in side
     )
 
 

@@ -85,7 +85,9 @@ def _scheduler_constructor(name: str) -> Constructor:
         return scheduled(cls, optim_args, clip_args, options)
 
     constructor.__name__ = constructor.__qualname__ = name
-    constructor.__doc__ = f"A `ScheduledOptimizer` that makes a ``{cls.__module__}.{name}`` for the optimizer of each parameter."
+    constructor.__doc__ = (
+        f"A `ScheduledOptimizer` that makes a ``{cls.__module__}.{name}`` for each parameter."
+    )
     return constructor
 
 

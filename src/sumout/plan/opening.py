@@ -20,8 +20,8 @@ the largest clique has: what fits into two milliseconds."""
 
 
 class Line(NamedTuple):
-    """An elimination order and its cliques: the entries of all, the log-sizes of the largest and of the largest message,
-    and the most variables of one."""
+    """An elimination order and its cliques: the entries of all, the log-sizes of the largest one and of the largest
+    message, and the most variables of one."""
 
     order: list[int]
     total: float

@@ -90,3 +90,30 @@ def test_arguments_that_cannot_be_recorded() -> None:
         elbo.loss_and_grads(mixture, guide, torch.zeros(2), width=torch.ones(()))
     with pytest.raises(ModelError, match="no hash"):
         elbo.loss_and_grads(mixture, guide, [1.0, 2.0])
+
+
+def test_numbers_too_far_apart_for_what_was_recorded() -> None:
+    """A recording that was made at tame numbers is not used where they are not."""
+
+    def model(x: Tensor) -> None:
+        states = torch.arange(2.0).double()
+        z = torch.tensor(0)
+        for t in sumout.markov(range(6)):
+            row = param("move", [[0.5, -0.5], [0.3, 0.1]])[z] * x[6]
+            z = sample(f"z_{t}", dist.Categorical(logits=row), infer={"enumerate": "parallel"})
+            sample(f"x_{t}", dist.Normal(states[z] * x[6], 1.0), obs=x[t])
+
+    plain, recorded = infer.TraceEnum_ELBO(max_plate_nesting=0), infer.JitTraceEnum_ELBO(max_plate_nesting=0)
+    tame = torch.tensor([0.3, 0.1, 1.2, 0.5, -0.4, 0.9, 1.0]).double()
+    for x in (tame, 1000 * tame, 1e5 * tame, tame):
+        expected = plain.loss_and_grads(model, lambda x: None, x)
+        leaf = sumout.get_param_store()["move"].unconstrained()
+        grad, leaf.grad = leaf.grad, None
+        assert recorded.loss_and_grads(model, _nothing, x) == pytest.approx(expected, rel=1e-9)
+        torch.testing.assert_close(leaf.grad, grad, rtol=1e-8, atol=1e-8)
+        leaf.grad = None
+    assert len(recorded._recordings) == 1
+
+
+def _nothing(x: Tensor) -> None:
+    """Everything is summed out."""

@@ -414,6 +414,8 @@ def test_what_has_no_potential() -> None:
     potential = potential_fn(mixture, X)
     with pytest.raises(ModelError, match="'spread' has no value"):
         potential({name: u for name, u in potential.initial_params.items() if name != "spread"})
+    with pytest.raises(ModelError, match="Did you mean 'spread'"):
+        potential({**potential.initial_params, "sprad": f64(0.0)})
 
 
 def test_without_continuous_sites_it_is_the_evidence() -> None:

@@ -230,6 +230,19 @@ def test_a_program_with_random_numbers_of_its_own_is_let_pass() -> None:
     assert infer.log_evidence(model)().isfinite()
 
 
+def test_a_program_of_a_subsample_is_compared_with_the_same_one() -> None:
+    data = torch.linspace(-3.0, 3.0, 20, dtype=torch.float64)
+
+    def model() -> None:
+        with plate("data", 20, subsample_size=3) as indices:
+            z = sample("z", dist.Categorical(MOVE[0]))
+            loc = z + 0 * z.sum()
+            sample("x", dist.Normal(loc + z.sum(), 1.0), obs=data[indices])
+
+    with pytest.raises(EnumerationError, match="Site 'x' has log-probability"):
+        infer.log_evidence(model)()
+
+
 def test_masks_scales_subsamples_and_chains_agree() -> None:
     data = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).reshape(4, 3)
 

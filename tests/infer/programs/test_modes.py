@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -246,3 +247,20 @@ def test_a_second_try_has_the_same_random_numbers() -> None:
     torch.manual_seed(0)
     infer.log_evidence(model, max_plate_nesting=1)()
     assert len({tuple(each.tolist()) for each in seen}) == 1
+
+
+def test_a_log_probability_is_that_of_its_value_only() -> None:
+    def model() -> None:
+        z = sample("z", dist.Bernoulli(torch.tensor(0.3, dtype=torch.float64)))
+        sample("x", dist.Dirichlet(torch.stack([1 + z, 2 - z])), obs=torch.full((2,), 0.5).double())
+
+    trace = EnumeratedProgram(model).run_in(Mode.HIDDEN, (), {})
+    site = trace.nodes["x"]
+    half = torch.full((2,), 0.5)
+    expected = [float(dist.Dirichlet(torch.tensor(each)).log_prob(half)) for each in ([1.0, 2.0], [2.0, 1.0])]
+    assert site["log_prob"].tolist() == pytest.approx(expected, rel=1e-6)
+    copied = pickle.loads(pickle.dumps(trace.nodes["x"]["fn"]))
+    torch.testing.assert_close(copied.log_prob(site["value"].clone()), site["log_prob"])
+    site["value"] = torch.tensor([0.2, 0.8], dtype=torch.float64)
+    with pytest.raises(EnumerationError, match="Dirichlet.*only at the value"):
+        site["log_prob"]

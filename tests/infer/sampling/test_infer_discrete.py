@@ -261,6 +261,17 @@ def test_a_continuous_site_between_discrete_and_observed_is_refused(mark: str) -
     assert trace(given).get_trace().nodes["z"]["value"] == 1
 
 
+def test_sites_that_depend_on_what_was_drawn_are_refused() -> None:
+    def model() -> None:
+        z = sample("z", dist.Bernoulli(0.5), infer={"enumerate": "sequential"})
+        if sample("u", dist.Normal(20 * z - 10 + 5 * torch.randn(()), 10.0)) > 0:
+            sample("w", dist.Bernoulli(0.5), infer={"enumerate": "sequential"})
+
+    with pytest.raises(EnumerationError, match="'u'|same function"):
+        for _ in range(20):
+            infer_discrete(model)()
+
+
 def test_subsampled_and_masked_plates() -> None:
     """Local sites of a subsample are drawn from their own posterior; what is masked is drawn from the prior."""
 
@@ -276,6 +287,33 @@ def test_subsampled_and_masked_plates() -> None:
     log_odds = math.log(0.3 / 0.7) + torch.where(seen, 2 * X - 2, 0.0)
     assert (run.nodes["z"]["value"].mean(0) - log_odds.sigmoid()).abs().max() < 0.045
     assert run.nodes["data"]["value"].shape == (3,)
+
+
+def test_a_global_site_over_a_subsampled_plate() -> None:
+    """Each element that is looked at stands for four: a global site sees its evidence four times, a local one once."""
+    x = torch.tensor([0.6, 0.9], dtype=torch.float64)
+
+    def model() -> None:
+        z = sample("z", dist.Bernoulli(torch.tensor(0.3, dtype=torch.float64)))
+        with plate("data", 8, subsample=torch.tensor([1, 3])):
+            k = sample("k", dist.Bernoulli(torch.tensor(0.4, dtype=torch.float64)))
+            sample("x", dist.Normal(z + k, 1.0), obs=x)
+
+    def local(z: float, k: int) -> torch.Tensor:
+        return math.log((0.6, 0.4)[k]) + dist.Normal(torch.tensor(z + k).double(), 1.0).log_prob(x)
+
+    logs = [
+        math.log(p) + 4 * torch.logaddexp(local(z, 0), local(z, 1)).sum() for z, p in ((0.0, 0.7), (1.0, 0.3))
+    ]
+    chance = torch.stack(logs).softmax(0)[1]
+    with plate("draws", 20_000, dim=-2):
+        run = trace(infer_discrete(model)).get_trace()
+    z, k = run.nodes["z"]["value"].squeeze(-1), run.nodes["k"]["value"]
+    assert (z.mean() - chance).abs() < 5 * (chance * (1 - chance) / 20_000).sqrt()
+    for value in (0.0, 1.0):
+        rows = k[z == value]
+        exact = torch.stack([local(value, 0), local(value, 1)]).softmax(0)[1]
+        assert ((rows.mean(0) - exact).abs() < 5 * (0.25 / len(rows)) ** 0.5).all()
 
 
 def test_crossed_plates() -> None:

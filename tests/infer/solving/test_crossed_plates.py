@@ -226,7 +226,7 @@ def test_what_is_too_large_is_refused_by_name() -> None:
 
 def test_explain_says_what_was_written_out() -> None:
     text = solve(crossed(3, 7)).plan.explain()
-    assert "Unrolled: the plates row are not tree-shaped" in text
+    assert "Unrolled: the plate row is not tree-shaped" in text
     assert "4 variables and 3 factors of 2 and 1" in text
 
 

@@ -159,7 +159,7 @@ def test_a_sweep_scales_or_gives_up() -> None:
         graph = chain(steps, table * spread)
         kept = PreparedGraph(graph)
         plan = make_plan(graph.structure)
-        found = linear_sweep(plan, kept.tables, kept.ranges, beliefs=False)
+        found = linear_sweep(plan, kept.tables, kept.ranges, frozenset())
         expected = log_evidence(FactorGraph((*graph.factors,), graph.variables, {"p": Plate(1)}))()
         if found is None:
             assert gives_up
@@ -177,7 +177,7 @@ def test_a_bound_that_does_not_hold_is_found_out() -> None:
     kept = prepared_graph(graph)
     assert kept is not None
     assert kept.pattern((), ()).flat is None
-    assert linear_sweep(make_plan(graph.structure), kept.tables, kept.ranges, beliefs=True) is None
+    assert linear_sweep(make_plan(graph.structure), kept.tables, kept.ranges, frozenset({0})) is None
     expected = torch.logsumexp((lhs.unsqueeze(-1) + rhs).reshape(-1), 0)
     torch.testing.assert_close(log_evidence(graph)(), expected)
     assert kept.pattern((), ()).in_logs

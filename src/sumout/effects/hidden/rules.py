@@ -62,9 +62,7 @@ _LIKE_ONE = _words(
     is_cpu is_mps is_xpu itemsize nbytes names _version is_shared is_pinned grad grad_fn retains_grad
     """
 )
-_REFUSED = _words(
-    "backward grad register_hook retain_grad requires_grad_ share_memory_ data_ptr __reduce_ex__"
-)
+_REFUSED = _words("backward grad register_hook retain_grad requires_grad_ share_memory_ data_ptr")
 
 _known: dict[Any, Rule] = {}
 
@@ -228,4 +226,5 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
     "__repr__": lambda func, make, args, kwargs: shown(args[0]),
     "__format__": lambda func, make, args, kwargs: formatted(*args),
     "__deepcopy__": lambda func, make, args, kwargs: args[0].clone(),
+    "__reduce_ex__": lambda func, make, args, kwargs: (make, (args[0].raw, args[0].axes)),
 }

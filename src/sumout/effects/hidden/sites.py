@@ -35,18 +35,28 @@ class Tabulated(dist.MaskedDistribution):  # type: ignore[misc]
 
     arg_constraints: Mapping[str, Any] = {}
 
-    def __init__(self, base: Any, log_prob: Tensor, event_shape: torch.Size) -> None:
+    def __init__(self, base: Any, value: Any, log_prob: Tensor, event_shape: torch.Size) -> None:
         self.base_dist = base
-        self._log_prob = log_prob
+        self._value, self._log_prob = value, log_prob
         self._mask = None
         torch.distributions.Distribution.__init__(self, log_prob.shape, event_shape, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Tabulated:
         """The same along more dimensions."""
-        return Tabulated(self.base_dist, self._log_prob.expand(torch.Size(batch_shape)), self.event_shape)
+        log_prob = self._log_prob.expand(torch.Size(batch_shape))
+        return Tabulated(self.base_dist, self._value, log_prob, self.event_shape)
 
     def log_prob(self, value: Any) -> Tensor:
-        """That of the site's value, which is the one that it is asked for."""
+        """That of the site's value.
+
+        Raises:
+            EnumerationError: for another one.
+        """
+        if value is not self._value and not torch.equal(torch.as_tensor(value), torch.as_tensor(self._value)):
+            raise EnumerationError(
+                f"The log-probability of a {type(self.base_dist).__name__} is known for all values of the enumerated "
+                "sites at once, but only at the value that its site has. Run the program again with the other value."
+            )
         return self._log_prob
 
     @property
@@ -106,8 +116,9 @@ def _positional_site(site: Message, rank: int, out_of_reach: OutOfReach) -> Mess
 
     new = site.copy()
     plates = None if new._plates_shape is None else list(new._plates_shape)
+    new.value = convert(site.value, events)
     if parts is None:
-        new.plain_fn = Tabulated(fn, convert(log_prob, 0), fn.event_shape)
+        new.plain_fn = Tabulated(fn, new.value, convert(log_prob, 0), fn.event_shape)
         new.args, new.kwargs = (), {}
     else:
         new.plain_fn = _converted(fn, convert, 0)
@@ -118,7 +129,6 @@ def _positional_site(site: Message, rank: int, out_of_reach: OutOfReach) -> Mess
         new.expand_fn([max(sizes) for sizes in zip(batch, plates, strict=True)])
     else:
         new.fn = new.plain_fn
-    new.value = convert(site.value, events)
     new.mask, new.scale = convert(site.mask, 0), convert(site.scale, 0)
     new.enum_dims = {dim: axis.site for axis, dim in dims.items()}
     new.enum_dim = None if own is None or site.enum_dim is None else dims[own]

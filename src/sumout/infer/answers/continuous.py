@@ -25,7 +25,9 @@ def moments_of(marginal: Any) -> Iterator[tuple[str, str]]:
     mean, variance = mean_of(marginal), variance_of(marginal)
     batch = marginal.batch_shape
     for number in range(min(batch.numel(), _ROWS)):
-        index = tuple([int(each) for each in torch.unravel_index(torch.tensor(number), batch)] if batch else [])
+        index = tuple(
+            [int(each) for each in torch.unravel_index(torch.tensor(number), batch)] if batch else []
+        )
         text = family
         if mean is not None and variance is not None:
             text += f"  mean {_listed(mean[index])}  sd {_listed(variance[index].sqrt())}"

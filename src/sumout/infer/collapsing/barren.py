@@ -17,6 +17,7 @@ from sumout.effects.trace import sample_sites
 from sumout.errors import ModelError
 from sumout.infer.collapsing.recorded import delayed_value
 from sumout.lower.collapse.collapse import Integral, NotConjugateError, collapsed
+from sumout.lower.collapse.moment_matching import Told
 from sumout.lower.collapse.normal import normal_form
 from sumout.lower.collapse.parameters import delayed_parameters
 from sumout.lower.collapse.sites import CollapsedSite
@@ -58,7 +59,7 @@ def _varies(message: object, dim: int, name: str) -> bool:
 
 
 def integrated(
-    sites: Sites, discrete: Mapping[str, frozenset[str]]
+    sites: Sites, discrete: Mapping[str, frozenset[str]], told: Sequence[Told] | None = None
 ) -> tuple[list[Integral], tuple[CollapsedSite, ...]]:
     """All integrals, and the sites that are left out of them, as nothing observed depends on them.
 
@@ -67,17 +68,17 @@ def integrated(
     """
     barren = _barren(sites)
     if not barren:
-        return collapsed(sites, discrete), ()
+        return collapsed(sites, discrete, told), ()
     known: set[str] = {site.name for site in sites if site.is_latent} - barren
     for site in sites:
         if site.name in barren and _parents(site) <= known and normal_form(site.fn, site.value) is not None:
             known.add(site.name)
     left = [site for site in sites if site.name not in barren or site.name in known]
     try:
-        found = collapsed(left, discrete)
+        found = collapsed(left, discrete, told)
     except NotConjugateError:
         left = [site for site in sites if site.name not in barren]
-        found = collapsed(left, discrete)
+        found = collapsed(left, discrete, told)
     names = {site.name for site in left}
     return found, tuple([site for site in sites if site.name not in names])
 
@@ -91,8 +92,8 @@ def _barren(sites: Sites) -> set[str]:
         if site.is_latent and parents and site.name not in needed and not is_lookback(site.message):
             if isinstance(site.weight, Tensor) or site.weight != 1.0:
                 raise ModelError(
-                    f"Site {site.name!r} is latent, depends on delayed sites, and is scaled: a power of its density has "
-                    "no integral in closed form. Put scale around the observations only."
+                    f"Site {site.name!r} is latent, depends on delayed sites, and is scaled: a power of its density "
+                    "has no integral in closed form. Put scale around the observations only."
                 )
             found.add(site.name)
         else:

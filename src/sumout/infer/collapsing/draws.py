@@ -56,7 +56,14 @@ def draws(integral: Integral, count: int, states: Mapping[str, States] = Mapping
 
 
 def _of_star(star: Star, count: int, states: Mapping[str, States]) -> tuple[Tensor, Tensor]:
-    """Samples of the conjugate family, with natural coordinates chosen by the states."""
+    """Samples of the conjugate family."""
+    fn = star.family.distribution(chosen_parts(star, count, states))
+    value = fn.sample()
+    return value, fn.log_prob(value).reshape(count, -1).sum(1)
+
+
+def chosen_parts(star: Star, count: int, states: Mapping[str, States]) -> tuple[Tensor, ...]:
+    """Natural coordinates of the posterior in each sample, chosen by the states."""
     parts = []
     batch = star.latent.value.dim() - star.family.event_dim
     plates = extents(star.latent)
@@ -81,9 +88,7 @@ def _of_star(star: Star, count: int, states: Mapping[str, States]) -> tuple[Tens
                 )
             part = part[tuple(index)]
         parts.append(part if index else part.expand([count, *part.shape]))
-    fn = star.family.distribution(tuple(parts))
-    value = fn.sample()
-    return value, fn.log_prob(value).reshape(count, -1).sum(1)
+    return tuple(parts)
 
 
 def _of_component(integral: Integral, chosen: Component) -> Draws:
@@ -92,9 +97,16 @@ def _of_component(integral: Integral, chosen: Component) -> Draws:
         {name: names for name, (names, _) in drawn.items()}, {name: each for name, (_, each) in drawn.items()}
     )
     log_prob = log_prob - chosen.log_evidence()
+    return Draws(in_program(integral, chosen, drawn), log_prob.reshape(len(log_prob), -1).sum(1))
+
+
+def in_program(
+    integral: Integral, chosen: Component, values: Mapping[str, tuple[tuple[str, ...], Tensor]]
+) -> dict[str, Tensor]:
+    """Values of a component's variables, with samples first, in the shapes that sites have in the program."""
     found = {}
-    for name, (names, values) in drawn.items():
+    for name, (names, each) in values.items():
         site = integral.latents[name]
-        _, values = in_shape(site, names[1:], values, chosen.written, lead=1)
-        found[name] = values.reshape([*values.shape[:-1], *site.fn.event_shape])
-    return Draws(found, log_prob.reshape(len(log_prob), -1).sum(1))
+        _, each = in_shape(site, names[1:], each, chosen.written, lead=1)
+        found[name] = each.reshape([*each.shape[:-1], *site.fn.event_shape])
+    return found

@@ -69,12 +69,24 @@ def emit(
             raise EnumerationError(
                 f"The values of sites {other!r} and {name!r} run along one dim, {dims[name]}, and the collapsed sites "
                 f"{sorted(integral.latents)} depend on both: markov gave the dim of what was out of reach away. Raise "
-                "`history`, or leave markov out."
+                "`history`, or leave markov out; or collapse(approximate='moment_matching') for a switching system."
             )
     inner = [frame for name, frame in frames.items() if name in integral.names]
     name = "_collapsed_" + integral.first
     deepest = -min([dim for site in sites for dim in site.frames], default=0)
-    _send(name, _placed(integral.log_evidence, integral.names, dims), inner, integral, deepest, predicted, drawn)
+    owners = {dims[each]: each for each in integral.discrete}
+    infer = {"is_auxiliary": True, "_integral": integral, "_dims": dims, "_nesting": deepest}
+    infer.update(_predicted=predicted, _drawn=drawn)
+    if integral.approximation is not None:
+        infer["approximate"] = integral.approximation
+    _send(name, _placed(integral.log_evidence, integral.names, dims), inner, infer, owners)
+
+
+def with_table(site: Message, table: Tensor) -> Message:
+    """The factor that an integral left, with other numbers along the same dimensions."""
+    found = site.copy()
+    found.fn = Unit(_placed(table, site.infer["_integral"].names, site.infer["_dims"]))
+    return found
 
 
 def emit_discrete(site: CollapsedSite) -> None:
@@ -122,16 +134,13 @@ def _send(
     name: str,
     log_factor: Tensor,
     inner: Sequence[CondIndepStackFrame],
-    integral: Integral | None = None,
-    nesting: int = 0,
-    predicted: Sequence[CollapsedSite] = (),
-    drawn: Mapping[str, Tensor] = MappingProxyType({}),
+    infer: dict[str, Any] | None = None,
+    owners: Mapping[int, str] | None = None,
 ) -> None:
     if not state.stack:
         return
     fn = Unit(log_factor)
-    infer: dict[str, Any] = {"is_auxiliary": True, "_integral": integral, "_nesting": nesting}
-    infer.update(_predicted=predicted, _drawn=drawn)
+    infer = {"is_auxiliary": True} if infer is None else infer
     msg = Message(
         type="sample",
         name=name,
@@ -139,6 +148,7 @@ def _send(
         value=fn.sample(),
         is_observed=True,
         infer=infer,
+        enum_dims=None if owners is None else dict(owners),
         cond_indep_stack=tuple(inner),
     )
     for frame in inner:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-import sumout.distributions as dist
-from sumout.distributions.conjugacy import FAMILIES
+from sumout.distributions.conjugacy import FAMILIES, GAUSSIAN
 from sumout.distributions.families import innermost, is_distribution
 from sumout.effects import Message, block_messengers
 from sumout.effects.delayed import Delayed
@@ -21,19 +20,18 @@ from sumout.effects.handlers.wrap import wrap
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.stack import state
 from sumout.errors import ModelError
+from sumout.infer.collapsing.barren import integrated, is_discrete_latent, without_unused
 from sumout.infer.collapsing.draws import draws
 from sumout.infer.collapsing.emission import emit, emit_discrete, emit_observed, homes
-from sumout.infer.collapsing.barren import integrated, is_discrete_latent, without_unused
 from sumout.infer.collapsing.recorded import delayed_value, no_room
 from sumout.infer.collapsing.uncollapsed import Uncollapsed
+from sumout.infer.collapsing.told import told_of
 from sumout.lower.collapse.collapse import NotConjugateError
 from sumout.lower.collapse.parameters import delayed_parameters, with_numbers
 from sumout.lower.collapse.sites import CollapsedSite
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_GAUSSIAN = (dist.Normal, dist.MultivariateNormal)
 
 
 class _Mark:
@@ -69,6 +67,15 @@ class CollapseMessenger(TraceMessenger):
         marked: whether only sites marked ``infer={"collapse": True}`` are integrated out.
         strict: whether it is an error that an integral is not known. Otherwise the sites that are to blame are left
             alone, and ``explain()`` says why; only for decorated programs, of which a trial run is made first.
+        approximate: ``"moment_matching"`` for switching systems, in which enumerated sites tie Gaussian ones over many
+            steps, so that the exact integral has a term for each of their joint values. Each time that earlier
+            enumerated sites have no more to say than through a Gaussian one, the mixture over their values is replaced
+            by one normal distribution of the same mass, mean and covariance, for each value of the enumerated sites
+            that later ones depend on: the generalised pseudo-Bayes filter (Kim 1994; Murphy 1998). Evidence and
+            posteriors of enumerated sites are then approximate, but for two steps or fewer, or where all that is
+            merged is equal; of the merged Gaussian sites no posteriors are kept. ``explain()`` names the sites; the
+            factors that stand for them have ``infer["approximate"]``. Groups of sites for which no mixture has to be
+            replaced stay exact.
         args, kwargs: as for ``TraceMessenger``.
 
     Raises:
@@ -85,8 +92,18 @@ class CollapseMessenger(TraceMessenger):
     tensor(0.1000)
     """
 
-    def __init__(self, *args: Any, marked: bool = False, strict: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        marked: bool = False,
+        strict: bool = True,
+        approximate: Literal["moment_matching"] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        if approximate not in (None, "moment_matching"):
+            raise ValueError(f"collapse was given approximate={approximate!r}, and knows 'moment_matching' and None only.")
+        self.approximate = approximate
         self.marked = marked
         self.strict = strict
         self._reasons: dict[str, str] = {}
@@ -97,7 +114,12 @@ class CollapseMessenger(TraceMessenger):
 
     def explain(self) -> str:
         """Which sites are integrated out, and which are not, and why; of the last run."""
-        lines = [f"{site.name}: integrated out" for site in self._run.collapsed if site.is_latent]
+        how = self._run.approximations
+        lines = [
+            f"{site.name}: integrated out" + (f", approximately: {how[site.name]}" if site.name in how else "")
+            for site in self._run.collapsed
+            if site.is_latent
+        ]
         return "\n".join(lines + [f"{name}: left alone. {why}" for name, why in self._reasons.items()])
 
     def _tried(self, fn: Callable[P, T]) -> Callable[P, T]:
@@ -106,7 +128,7 @@ class CollapseMessenger(TraceMessenger):
         @functools.wraps(fn)
         def program(*args: P.args, **kwargs: P.kwargs) -> T:
             while True:
-                trial = CollapseMessenger(marked=self.marked)
+                trial = CollapseMessenger(marked=self.marked, approximate=self.approximate)
                 trial._is_trial = True
                 trial._reasons = self._reasons
                 try:
@@ -124,6 +146,8 @@ class CollapseMessenger(TraceMessenger):
         self._run.sites = []
         self._run.collapsed = []
         self._run.settled = {}
+        self._run.before = {}
+        self._run.approximations = {}
 
     def _pyro_sample(self, msg: Message) -> None:
         if "_collapse" in msg.infer or not is_distribution(msg.plain_fn):
@@ -150,7 +174,7 @@ class CollapseMessenger(TraceMessenger):
         if any(isinstance(frame, Uncollapsed) for frame in state.stack):
             return False
         kind = type(innermost(msg.plain_fn))
-        if kind in FAMILIES or kind in _GAUSSIAN:
+        if kind in FAMILIES or kind in GAUSSIAN:
             return True
         if msg.infer.get("collapse") and not msg.plain_fn.support.is_discrete:
             self._refuse_family(msg, kind)
@@ -158,8 +182,10 @@ class CollapseMessenger(TraceMessenger):
 
     def _refuse_family(self, msg: Message, kind: type) -> None:
         name = msg.name or ""
-        known = ", ".join(each.__name__ for each in (*FAMILIES, *_GAUSSIAN))
-        why = f"It is {kind.__name__}, which is conjugate to nothing that is known. Families that are: {known}."
+        known = ", ".join(each.__name__ for each in (*FAMILIES, *GAUSSIAN))
+        why = (
+            f"It is {kind.__name__}, which is conjugate to nothing that is known. Families that are: {known}."
+        )
         if self.strict:
             raise NotConjugateError(f"Site {name!r} is marked infer={{'collapse': True}}. {why}", [name])
         self._reasons[name] = why
@@ -168,6 +194,8 @@ class CollapseMessenger(TraceMessenger):
         mark = msg.infer.get("_collapse")
         if mark is None or mark.owner is not self:
             super()._pyro_post_sample(msg)
+            if msg.name is not None:
+                self._run.before[msg.name] = sum([site.is_latent for site in self._run.sites])
             return
         if msg.value is mark.drawn:
             rehearsed = msg.infer.pop("_rehearsed", False) or self._is_trial
@@ -182,7 +210,7 @@ class CollapseMessenger(TraceMessenger):
 
     def _pyro_barrier(self, msg: Message) -> None:
         (data,) = msg.args
-        if not isinstance(data, Delayed):
+        if msg.done or not isinstance(data, Delayed):
             return
         inside = state.stack.index(self)
         frames = {id(frame) for frame in state.stack[inside:]}
@@ -210,13 +238,20 @@ class CollapseMessenger(TraceMessenger):
         if not sites:
             self._run.sites = []
             return
-        traces = [self.trace, *[frame.trace for frame in reversed(state.stack) if isinstance(frame, TraceMessenger)]]
+        traces = [
+            self.trace,
+            *[frame.trace for frame in reversed(state.stack) if isinstance(frame, TraceMessenger)],
+        ]
         sites = without_unused(sites, traces)
         for site in sites:
             if is_discrete_latent(site):
                 emit_discrete(site)
-        integrals, predicted = integrated(sites, homes(sites, traces))
+        discrete = homes(sites, traces)
+        told = None if self.approximate is None else told_of(self.trace, self._run.before, discrete)
+        integrals, predicted = integrated(sites, discrete, told)
         for number, integral in enumerate(integrals):
+            if integral.approximation is not None:
+                self._run.approximations.update(dict.fromkeys(integral.latents, integral.approximation))
             drawn: dict[str, Tensor] = {}
             if draw:
                 if integral.discrete:
@@ -242,8 +277,8 @@ def _check_given(msg: Message, mark: _Mark) -> None:
             return
         raise no_room(msg.name)
     raise ModelError(
-        f"Site {msg.name!r} is integrated out, and a handler gives it a value, as a guide or replay does. Leave it out of "
-        "the guide, or let it be: infer={'collapse': False}. To observe a value use condition."
+        f"Site {msg.name!r} is integrated out, and a handler gives it a value, as a guide or replay does. Leave it out "
+        "of the guide, or let it be: infer={'collapse': False}. To observe a value use condition."
     )
 
 

@@ -43,4 +43,5 @@ def with_marked_sites_collapsed(program: Callable[..., Any]) -> Callable[..., An
     >>> list(poutine.trace(with_marked_sites_collapsed(model)).get_trace().nodes)
     ['_INPUT', '_collapsed_x', '_RETURN']
     """
-    return MarkedMessenger()(program)
+    collapsed: Callable[..., Any] = MarkedMessenger()(program)
+    return collapsed

@@ -50,7 +50,7 @@ def predictive(site: CollapsedSite, integral: Integral, weights: Tensor | None =
     probe = site.message.copy()
     probe.value = site.value.probe
     arm = arm_of(site._replace(message=probe), integral.latents)
-    base, batch = innermost(site.fn), site.fn.batch_shape
+    base, batch = innermost(site.fn), torch.Size(site.message.batch_shape)
     make = _FAMILIES.get((type(innermost(star.latent.fn)), type(base)))
     choices = len(star.names)
     if arm is None or make is None or site.enumerated(batch):
@@ -80,7 +80,8 @@ def _parts(arm: Arm, star: Star, whole: torch.Size) -> list[Tensor]:
     """The natural coordinates that each element depends on, discrete variables first."""
     where = arm.link.where[0]
     where = where.expand(whole + where.shape[where.dim() - star.family.event_dim :])
-    parts = [part.flatten(len(star.names))[..., where] for part in star.posterior]
+    lead = len(star.names)
+    parts = [part.reshape(*part.shape[:lead], -1)[..., where] for part in star.posterior]
     return parts[::-1] if arm.complement else parts
 
 

@@ -16,8 +16,8 @@ from sumout.errors import ModelError
 def no_room(name: str | None) -> ModelError:
     return ModelError(
         f"Site {name!r} is integrated out or depends on sites that are, and so many enumerated sites are in sight that "
-        "their joint values have no room in one tensor, or the program moves their dimensions. Leave the site to a guide "
-        "or to sampling, infer={'collapse': False}, or put collapse around the part of the program that it belongs to."
+        "their joint values have no room in one tensor, or the program moves their dimensions. Leave the site to a "
+        "guide or to sampling, infer={'collapse': False}, or put collapse around the part of the program that it belongs to."
     )
 
 

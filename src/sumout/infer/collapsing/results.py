@@ -16,6 +16,8 @@ from sumout.effects.random_state import kept_rng_state
 from sumout.errors import ModelError
 from sumout.execute import Choice, Marginal
 from sumout.infer.collapsing.draws import Draws, draws
+from sumout.infer.collapsing.emission import with_table
+from sumout.infer.collapsing.peaks import at_peak, log_peak
 from sumout.infer.collapsing.posterior import moments_of, posterior
 from sumout.infer.collapsing.predictive import parent_of, predictive
 from sumout.lower.collapse.collapse import Integral
@@ -76,7 +78,10 @@ def groups_of(trace: Trace | None) -> dict[str, Group]:
 
 
 def draws_of(
-    groups: Iterable[Group], count: int, choices: Mapping[str, Choice], generator: torch.Generator | None = None
+    groups: Iterable[Group],
+    count: int,
+    choices: Mapping[str, Choice],
+    generator: torch.Generator | None = None,
 ) -> tuple[dict[str, Tensor], Tensor | float]:
     """Joint samples of collapsed sites given those of discrete ones, and the logarithms of their densities."""
     values: dict[str, Tensor] = {}
@@ -87,6 +92,38 @@ def draws_of(
             values.update(found.values)
             log_prob = log_prob + found.log_prob
     return values, log_prob
+
+
+def maximised(trace: Trace) -> Trace:
+    """The run with maxima over collapsed sites in the place of integrals.
+
+    Raises:
+        ModelError: naming a site that has no most probable value.
+    """
+    found = Trace()
+    for name, site in trace.nodes.items():
+        integral = site.infer.get("_integral") if site.type == "sample" else None
+        if integral is not None:
+            for each in site.infer["_predicted"]:
+                raise ModelError(
+                    f"Site {each.name!r} depends on sites that are integrated out and nothing observed depends on it: "
+                    "it is a prediction, and no part of a most probable assignment. Leave it out of the program."
+                )
+            site = with_table(site, log_peak(integral))
+        found.nodes[name] = site
+    return found
+
+
+def best_values(groups: Iterable[Group], choices: Mapping[str, Choice]) -> dict[str, Tensor]:
+    """The most probable values of collapsed sites, given states of the discrete ones."""
+    values: dict[str, Tensor] = {}
+    for group in dict.fromkeys(groups):
+        states = {
+            name: States(choices[name].states.unsqueeze(0), choices[name].plates)
+            for name in group.integral.discrete
+        }
+        values.update(at_peak(group.integral, states))
+    return values
 
 
 @contextmanager
@@ -100,12 +137,17 @@ def _seeded_by(generator: torch.Generator) -> Iterator[None]:
 
 def readouts_for(groups: Iterable[Group]) -> tuple[Readout, ...]:
     """All joint marginals of discrete variables that some posteriors need."""
-    return tuple(dict.fromkeys([each.readout for each in groups if each.readout is not None]))
+    exact = [each for each in groups if each.integral.approximation is None]
+    return tuple(dict.fromkeys([each.readout for each in exact if each.readout is not None]))
 
 
 def posteriors(
-    groups: Mapping[str, Group], names: Iterable[str], read: Callable[[Readout], Marginal], *, all_of_them: bool
-) -> dict[str, Callable[[], Any]]:
+    groups: Mapping[str, Group],
+    names: Iterable[str],
+    read: Callable[[Readout], Marginal],
+    *,
+    all_of_them: bool,
+) -> dict[Readout, Callable[[], Any]]:
     """The posteriors of collapsed sites, made when they are asked for.
 
     Args:
@@ -117,9 +159,13 @@ def posteriors(
     Raises:
         ModelError: naming the site and what to do in its place.
     """
-    found: dict[str, Callable[[], Any]] = {}
+    found: dict[Readout, Callable[[], Any]] = {}
     for name in names:
         group = groups[name]
+        if group.integral.approximation is not None:
+            if not all_of_them:
+                continue
+            _ = group.integral.solution  # Raises, and tells why.
         marginal = None if group.readout is None else read(group.readout)
         if name not in group.predicted:
             found[name] = partial(group.posterior, name, marginal)
@@ -130,8 +176,8 @@ def posteriors(
         elif all_of_them:
             family = type(innermost(group.predicted[name].fn)).__name__
             raise ModelError(
-                f"Site {name!r} ({family}) depends on sites that are integrated out and nothing observed depends on it: "
-                "it is a prediction, whose distribution has no closed form here. Draw it: Predictive(program, "
+                f"Site {name!r} ({family}) depends on sites that are integrated out and nothing observed depends on "
+                "it: it is a prediction, whose distribution has no closed form here. Draw it: Predictive(program, "
                 "num_samples=...)."
             )
     return found

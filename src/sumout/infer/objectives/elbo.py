@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sumout.infer.collapsing.marked import with_marked_sites_collapsed
 from sumout.errors import EnumerationError, SumoutError
+from sumout.infer.collapsing.marked import with_marked_sites_collapsed
 from sumout.infer.objectives.pair import Args, DeeperPlates, Kwargs, Program, pair_nesting
 from sumout.infer.objectives.particles import ParticlePlate
 

@@ -19,6 +19,7 @@ from sumout.effects.handlers import BlockMessenger, TraceMessenger
 from sumout.effects.primitives import get_param_store, param
 from sumout.effects.random_state import kept_rng_state
 from sumout.errors import ModelError
+from sumout.execute import unchecked
 from sumout.infer.objectives.elbo import ELBO
 from sumout.infer.objectives.pair import Args, Kwargs, Program
 from sumout.infer.objectives.trace_elbo import Trace_ELBO
@@ -27,9 +28,12 @@ from sumout.infer.objectives.traceenum_elbo import TraceEnum_ELBO
 
 
 class _Recording(NamedTuple):
-    """A recorded loss: a function of the tensors among the arguments, then of the unconstrained parameters."""
+    """A recorded loss: a function of the tensors among the arguments, then of the unconstrained parameters.
 
-    loss: Callable[..., Tensor]
+    It gives the loss and whether that is wrong: a sweep that does not look at its numbers may find them too far apart.
+    """
+
+    loss: Callable[..., tuple[Tensor, Tensor]]
     params: tuple[str, ...]
 
 
@@ -73,9 +77,14 @@ class _Recorded(ELBO):
         """The negative bound, estimated, as a scalar with a gradient."""
         recording = self._recording(model, guide, args, kwargs)
         leaves = list(map(_leaf, recording.params))
+        drawn_from = torch.get_rng_state()
         # torch's rewriting of a recording gives wrong numbers where a formula writes into a tensor, and saves nothing.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            return recording.loss(*[each for each in args if isinstance(each, Tensor)], *leaves)
+            loss, wrong = recording.loss(*[each for each in args if isinstance(each, Tensor)], *leaves)
+        if bool(wrong):
+            torch.set_rng_state(drawn_from)
+            return super().differentiable_loss(model, guide, *args, **kwargs)
+        return loss
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The negative bound as a number; its gradient is added to the parameters' ``grad``."""
@@ -117,11 +126,13 @@ class _Recorded(ELBO):
         names = tuple(capture.trace.nodes)
         count = sum(isinstance(each, Tensor) for each in args)
 
-        def loss(*inputs: Tensor) -> Tensor:
+        def loss(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             given = iter(inputs[:count])
             own = [next(given) if isinstance(each, Tensor) else each for each in args]
-            with BlockMessenger(), _Params(dict(zip(names, inputs[count:], strict=True))):
-                return super(_Recorded, self).differentiable_loss(model, guide, *own, **kwargs)
+            params = _Params(dict(zip(names, inputs[count:], strict=True)))
+            with BlockMessenger(), params, unchecked() as wrong:
+                value = super(_Recorded, self).differentiable_loss(model, guide, *own, **kwargs)
+            return value, torch.stack(wrong).any() if wrong else torch.zeros((), dtype=torch.bool)
 
         inputs = [each for each in args if isinstance(each, Tensor)]
         inputs += map(_leaf, names)
@@ -133,7 +144,7 @@ class _Recorded(ELBO):
             )
         with warnings.catch_warnings(), kept_rng_state():
             warnings.simplefilter("ignore")
-            traced: Callable[..., Tensor] = torch.jit.trace(  # type: ignore[no-untyped-call]
+            traced: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(  # type: ignore[no-untyped-call]
                 loss, tuple(inputs), check_trace=False
             )
         return _Recording(traced, names)

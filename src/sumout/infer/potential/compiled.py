@@ -41,9 +41,8 @@ class CompiledPotential(Potential):
 
     def __call__(self, params: Params) -> Tensor:
         """The potential at unconstrained values, a scalar; raises as that of a ``Potential``."""
-        missing = [name for name in self.initial_params if name not in params]
-        if missing:
-            return self._potential(params)  # which says what is wrong
+        if params.keys() != self.initial_params.keys():
+            self._refuse_names(params)
         return self.flat(self.flatten(params))
 
     def flat(self, vector: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sumout.distributions import biject_to
-from sumout.effects import Trace, am_i_wrapped
+from sumout.effects import Message, Trace, am_i_wrapped
 from sumout.effects.handlers import BlockMessenger, TraceMessenger
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.handlers.sequential import is_sequential
@@ -24,7 +24,7 @@ from sumout.effects.primitives import validation_enabled
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import site_is_subsample
 from sumout.effects.trace.types import types_told
-from sumout.errors import ModelError
+from sumout.errors import ModelError, nearest
 from sumout.infer.collapsing.marked import with_marked_sites_collapsed
 from sumout.infer.potential.initial import Init, init_to_uniform
 from sumout.infer.potential.starting import Starting, refuse_subsamples
@@ -78,6 +78,8 @@ class Potential:
             ModelError: if a site is missing.
             EnumerationError, PlanError, MemoryLimitError: as ``log_evidence``.
         """
+        if params.keys() != self.initial_params.keys():
+            self._refuse_names(params)
         with _alone(), validation_enabled(False):
             if not self._steering:
                 return -self._log_density(params)
@@ -88,19 +90,26 @@ class Potential:
         """The log-density of unconstrained values, in one run."""
         with self._given.at(params, self._transforms) as given:
             trace = self._enumerated.run(*self.args, **self.kwargs)
-        for name in params:
-            # As of an enumerated site, a mask means that nothing is learnt from the site, not that its values are all
-            # alike: no chain would stay anywhere.
-            trace.nodes[name].mask = None
         for name, site in trace.nodes.items():
-            latent = site.type == "sample" and not site.is_observed and site.enum_dim is None
-            if latent and name not in params and not site_is_subsample(site) and not is_sequential(site):
-                names = ", ".join(map(repr, self.initial_params))
+            if name in params:
+                # As of an enumerated site, a mask means that nothing is learnt from the site, not that its values are
+                # all alike: no chain would stay anywhere.
+                site.mask = None
+            elif _is_unknown(site):
                 raise ModelError(
-                    f"Site {name!r} has no value. Give those of {names}; a site that only some runs have cannot be "
-                    "one of them."
+                    f"Site {name!r} has no value: it is in some runs of the program only. A potential has the same "
+                    "parameters in all runs: draw it always, and use it where it is wanted."
                 )
         return solve(lower(trace)).value + given.log_det
+
+    def _refuse_names(self, params: Params) -> None:
+        known = ", ".join(map(repr, self.initial_params)) or "none"
+        for name in params:
+            if name not in self.initial_params:
+                hint = nearest(name, self.initial_params)
+                raise ModelError(f"There is no site {name!r} among those of the potential: {known}.{hint}")
+        missing = [name for name in self.initial_params if name not in params]
+        raise ModelError(f"Site {missing[0]!r} has no value: give those of {known}.")
 
     @property
     def transforms(self) -> dict[str, Any]:
@@ -228,6 +237,13 @@ class Potential:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._runs()  # What was found of the program is remembered in one process only.
+
+
+def _is_unknown(site: Message) -> bool:
+    """Whether a latent site is neither summed out nor known from elsewhere."""
+    if site.type != "sample" or site.is_observed or site.enum_dim is not None:
+        return False
+    return not (site_is_subsample(site) or is_sequential(site))
 
 
 def _alone() -> AbstractContextManager[Any]:

@@ -64,7 +64,7 @@ def graph_of_run(
             graph = lower(trace)
             check_agreement(program.program, lambda: program.collapsed(*args, **kwargs), trace, graph)
         except (EnumerationError, PlateError) as error:
-            blamed = _automatic(trace, error)
+            blamed = automatic_sites(trace, error)
             raise
         return graph, trace
 
@@ -76,7 +76,7 @@ def graph_of_run(
         raise ControlFlowError(str(error), sorted(blamed), blamed) from error
 
 
-def _automatic(trace: Trace, error: Exception) -> frozenset[str]:
+def automatic_sites(trace: Trace, error: Exception) -> frozenset[str]:
     """Sites that would have to be enumerated sequentially, if that is allowed for all of them.
 
     They are those on which a site depends that means something else with all values at once, and those in a plate on

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from sumout.factors import FactorGraph
 from sumout.infer.queries.joint_posterior import joint_posterior
-from sumout.infer.queries.question import Question, Target, group_of, refuse_impossible, refuse_scales
+from sumout.infer.queries.question import (
+    Question,
+    Target,
+    group_of,
+    refuse_collapsed,
+    refuse_impossible,
+    refuse_scales,
+)
 from sumout.infer.solving.solve import solve
 
 
@@ -53,7 +60,12 @@ def entropy(
 
     def query(*args: Any, **kwargs: Any) -> Tensor:
         if names is None:
-            graph, _ = question(*args, **kwargs)
+            graph, trace = question(*args, **kwargs)
+            refuse_collapsed(
+                trace,
+                "The entropy of all variables",
+                "Name the sites whose entropy is wanted: entropy(program, [...]).",
+            )
             return _of_all(graph)
         return table_entropy(joint_posterior(question, names, args, kwargs).probs, len(names))
 

@@ -6,7 +6,13 @@ from typing import Any
 
 from sumout.infer.answers.joint import Joint
 from sumout.infer.answers.readout import joint, joint_of
-from sumout.infer.queries.question import Question, check_names, refuse_impossible, sites_of
+from sumout.infer.queries.question import (
+    Question,
+    check_names,
+    refuse_continuous,
+    refuse_impossible,
+    sites_of,
+)
 from sumout.infer.queries.row_answers import marginals_of_rows
 from sumout.infer.solving.leaves import about
 from sumout.infer.solving.solve import solve
@@ -28,6 +34,7 @@ def joint_posterior(
         return joint_of(rows[0], {}, names, tables[names])
     graph, trace = question(*args, **kwargs)
     of_program = sites_of(trace)
+    refuse_continuous(trace, names)
     check_names(graph.variables, [names], of_program)
     result = solve(about(graph, names), marginals=(names,))
     refuse_impossible(graph, result.value)

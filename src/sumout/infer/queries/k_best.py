@@ -16,9 +16,21 @@ from sumout.factors import Factor, FactorGraph
 from sumout.infer.answers.readout import site_values
 from sumout.infer.answers.result import BestAssignments
 from sumout.infer.programs.score import log_joint
-from sumout.infer.queries.question import Question, Target, refuse_impossible, refuse_scales, sites_of
+from sumout.infer.queries.question import (
+    Question,
+    Target,
+    refuse_collapsed,
+    refuse_impossible,
+    refuse_scales,
+    sites_of,
+)
 from sumout.infer.solving.solve import plan_for, solve
 from sumout.plan import EliminationPlan
+
+_COLLAPSED = (
+    "map_assignment maximises over continuous sites, too; "
+    "marginal_map finds the best states of discrete ones with the others integrated out."
+)
 
 
 def k_best(target: Target, k: int, *, max_plate_nesting: int | None = None) -> Callable[..., BestAssignments]:
@@ -64,6 +76,7 @@ def k_best(target: Target, k: int, *, max_plate_nesting: int | None = None) -> C
 
     def query(*args: Any, **kwargs: Any) -> BestAssignments:
         graph, trace = question(*args, **kwargs)
+        refuse_collapsed(trace, "The list of the best assignments", _COLLAPSED)
         refuse_scales(graph, "The order of assignments")
         search = _Search(graph)
         found = search.run(k)

@@ -8,10 +8,12 @@ from typing import Any
 from sumout.execute import MAX_SUM
 from sumout.infer.answers.readout import site_value
 from sumout.infer.answers.result import Assignment
+from sumout.infer.collapsing.results import best_values, groups_of, maximised
 from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
 from sumout.infer.queries.row_answers import log_evidence_of_rows, map_of_rows
 from sumout.infer.queries.runs import map_of_runs
 from sumout.infer.solving.solve import solve
+from sumout.lower import lower
 
 
 def map_assignment(
@@ -25,10 +27,12 @@ def map_assignment(
 
     Returns:
         A function of the program's arguments (or of ``evidence=``) that returns an ``Assignment``: values as the
-        sites would have drawn them, or state indices for a graph, with the plates' batch shape.
+        sites would have drawn them, or state indices for a graph, with the plates' batch shape. Sites that ``collapse``
+        integrates out are maximised over with all others: the joint density is largest at these values.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
+        ModelError: if a collapsed site has no most probable value.
         EnumerationError, PlanError, MemoryLimitError: as in ``log_evidence``.
 
     >>> import torch, sumout
@@ -51,13 +55,15 @@ def map_assignment(
         if runs[0].sites:
             return map_of_runs(runs)
         graph, trace, _ = runs[0]
-        result = solve(graph, MAX_SUM)
+        groups = groups_of(trace)
+        result = solve(lower(maximised(trace)) if groups and trace is not None else graph, MAX_SUM)
         refuse_impossible(graph, result.value)
         of_program = sites_of(trace)
         values = {
             name: site_value(of_program[name], choice) if name in of_program else choice.states
             for name, choice in ((name, result.assignment[name]) for name in graph.variables)
         }
+        values.update(best_values(groups.values(), result.assignment) if groups else {})
         return Assignment(values, result.plan, graph.states, result.value, lambda: solve(graph).value)
 
     return query

@@ -51,7 +51,7 @@ def marginals(
         Where sites are enumerated sequentially, a program may have some in some runs only: their marginals are those
         given that they are there, and ``presence[name]`` is the probability of that.
         Sites that ``collapse`` integrated out have a distribution of their conjugate family (or normal, Student t), a
-        ``MixtureSameFamily`` of these where discrete sites choose; steps of a vectorized chain by their names in a loop.
+        ``MixtureSameFamily`` of these where discrete sites choose; steps of vectorized chains have their names in a loop.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.

@@ -8,8 +8,19 @@ from typing import Any
 from sumout.execute import MAX_SUM
 from sumout.infer.answers.readout import spread_over_plates
 from sumout.infer.answers.result import MaxMarginals
-from sumout.infer.queries.question import Question, Target, refuse_impossible, refuse_scales, sites_of
+from sumout.infer.queries.question import (
+    Question,
+    Target,
+    refuse_collapsed,
+    refuse_impossible,
+    refuse_scales,
+    sites_of,
+)
 from sumout.infer.solving.solve import solve
+
+_COLLAPSED = (
+    "map_assignment maximises over continuous sites, too; marginals are those with all others integrated out."
+)
 
 
 def max_marginals(target: Target, *, max_plate_nesting: int | None = None) -> Callable[..., MaxMarginals]:
@@ -47,6 +58,7 @@ def max_marginals(target: Target, *, max_plate_nesting: int | None = None) -> Ca
 
     def query(*args: Any, **kwargs: Any) -> MaxMarginals:
         graph, trace = question(*args, **kwargs)
+        refuse_collapsed(trace, "A max-marginal", _COLLAPSED)
         refuse_scales(graph, "A max-marginal")
         names = tuple(graph.variables)
         result = solve(graph, MAX_SUM, names)

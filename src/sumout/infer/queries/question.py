@@ -14,6 +14,7 @@ from sumout.errors import EnumerationError, EvidenceError, ImpossibleEvidenceErr
 from sumout.execute.transforms import in_vmap
 from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import check_shared_shape, latent_sites
+from sumout.infer.collapsing.results import groups_of
 from sumout.infer.programs.graphs import ProgramGraph, graphs_of
 from sumout.infer.programs.program import EnumeratedProgram
 from sumout.infer.rows.read import EvidenceTable, is_table, read_table
@@ -165,6 +166,26 @@ def check_names(
                     f"{nearest(str(name), variables)}"
                 )
         check_shared_shape(sites, each)
+
+
+def refuse_collapsed(trace: Trace | None, what: str, remedy: str) -> None:
+    """Raises ``ModelError`` for a program with sites that were integrated out, where that has no meaning."""
+    groups = groups_of(trace)
+    if groups:
+        raise ModelError(
+            f"{what} is asked of discrete sites, and collapse integrated site {next(iter(groups))!r} out. {remedy}"
+        )
+
+
+def refuse_continuous(trace: Trace | None, names: Iterable[str]) -> None:
+    """Raises ``EvidenceError`` for names of sites that ``collapse`` integrated out: they have no table."""
+    groups = groups_of(trace)
+    for name in names:
+        if name in groups:
+            raise EvidenceError(
+                f"{name!r} was integrated out by collapse: it has a density, and no table of states. marginals gives "
+                "its distribution (with mean, variance and entropy), posterior_samples draws to average over."
+            )
 
 
 def refuse_scales(graph: FactorGraph, what: str) -> None:

@@ -175,7 +175,7 @@ def _rows_at_once(
         largest = max((max(group.read, group.written) for group in plan.schedule.groups), default=0)
         if largest <= _ENTRIES_AT_ONCE:
             break
-    while plan is not None and plan.bytes(way.itemsize, backward) > settings.memory_limit:
+    while plan is not None and plan.bytes(way.itemsize, backward) > settings.memory_limit_on(way.device):
         if size == 1:
             return 0
         size = size // 2

@@ -45,6 +45,10 @@ class Way(Protocol):
     def itemsize(self) -> int:
         """Bytes of a number."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tables lie."""
+
     def plan(
         self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int
     ) -> EliminationPlan | None:
@@ -62,6 +66,7 @@ class _General:
         self.semiring = semiring
         self.wanted = wanted
         self.itemsize = graph.factors[0].data.element_size() if graph.factors else 4
+        self.device = graph.factors[0].data.device if graph.factors else torch.device("cpu")
 
     def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> EliminationPlan:
         """For so many rows; the tables of no more than one are made."""
@@ -85,6 +90,7 @@ class _OneByOne:
         self.semiring = semiring
         self.wanted = wanted
         self.itemsize = 8
+        self.device = graph.factors[0].data.device if graph.factors else torch.device("cpu")
 
     def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> None:
         return None
@@ -152,6 +158,7 @@ class _Prepared:
     ) -> None:
         self.prepared = prepared
         self.itemsize = prepared.tables[0].element_size()
+        self.device = prepared.device
         self.names = tuple(sorted(observed)), wanted, tuple(sorted(some))
 
     def plan(self, observed: Mapping[str, Tensor], some: Mapping[str, Tensor], rows: int) -> EliminationPlan:

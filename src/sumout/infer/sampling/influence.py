@@ -78,7 +78,7 @@ def redrawn(run: Run, repeated: Run, dependent: Collection[str]) -> set[str]:
     for factor in graph_again.factors:
         if factor.name in before and not _equal(before[factor.name], factor.data):
             raise EnumerationError(
-                f"Site {min(found, default='?')!r} is latent, has no finite support, and depends on sites that are "
+                f"Site {min(found or dependent)!r} is latent, has no finite support, and depends on sites that are "
                 f"summed out, and site {factor.name!r} depends on it: there is no exact posterior. Give it a value "
                 "(condition, replay, posterior_samples), e.g. one that MCMC or a guide drew."
             )

@@ -23,7 +23,7 @@ from sumout.effects import CondIndepStackFrame, Message, Messenger, Trace, get_p
 from sumout.effects.handlers import ReplayMessenger, TraceMessenger
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.random_state import kept_rng_state, set_rng_seed
-from sumout.errors import ModelError
+from sumout.errors import EnumerationError, ModelError
 from sumout.execute import MAX_SUM, Choice
 from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import latent_sites, site_value
@@ -186,7 +186,14 @@ class DiscretePosterior:
                 return runs, kept, free
             rng_seeds = itertools.count()
             for _ in range(_REPETITIONS):
-                for run, repeated in zip(runs, sequential_runs(again), strict=True):
+                repetition = sequential_runs(again)
+                if len(repetition) != len(runs):
+                    raise EnumerationError(
+                        f"Which sites the program has depends on the value of {min(dependent)!r}, which is latent, has "
+                        "no finite support and depends on sites that are summed out. Give it a value (condition, "
+                        "replay)."
+                    )
+                for run, repeated in zip(runs, repetition, strict=True):
                     free |= redrawn(run, repeated, dependent)
             if free == dependent:
                 self._checked.add(shape)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from sumout.execute import LOG_SUM_EXP, Result
-from sumout.execute.flat import FlatProgram, TooFar
 from sumout.execute.execute import read_out
+from sumout.execute.flat import FlatProgram, TooFar
 from sumout.execute.linear import Range, linear_sweep
 from sumout.execute.transforms import forward_derivatives, transformed
 from sumout.factors import FactorGraph
@@ -225,7 +225,7 @@ class Pattern:
 
     def fits(self, backward: bool) -> bool:
         """Whether the plan fits into ``settings.memory_limit`` as it is, not in slices."""
-        return self.plan.bytes(self._one.element_size(), backward) <= settings.memory_limit
+        return self.plan.bytes(self._one.element_size(), backward) <= settings.memory_limit_on(self._one.device)
 
     def solve(self, states: Mapping[str, int] | Mapping[str, Tensor]) -> Result | None:
         """The answer to one question, or to a table of them: states of what is observed, one or a column.
@@ -251,10 +251,10 @@ class Pattern:
         if found is None:
             self.in_logs = True
             return None
-        value, read = found
+        value, shown = found
         graph = self._graph()
         assert graph is not None
-        return Result(self.plan, graph, LOG_SUM_EXP, value + self.offset, read=read)
+        return Result(self.plan, graph, LOG_SUM_EXP, value + self.offset, shown=shown)
 
     def log_evidence(self, states: Sequence[int]) -> Tensor | None:
         """The log-evidence of one set of observations, the states in the order of ``observed``; ``None`` as above."""

@@ -113,7 +113,7 @@ def sample(
 
 def _check_samples(plan: EliminationPlan, graph: FactorGraph, count: int) -> None:
     itemsize = graph.factors[0].data.element_size() if graph.factors else 4
-    needed, limit = plan.bytes(itemsize, samples=count), settings.memory_limit
+    needed, limit = plan.bytes(itemsize, samples=count), _limit(graph)
     if needed > limit:
         raise MemoryLimitError(
             f"{count:,} samples of {len(graph.variables):,} variables need {memory(needed)} and the limit is "
@@ -142,7 +142,7 @@ def plan_for(
     if not graph.factors:  # Without tables there is nothing to slice.
         return make_plan(graph.structure, tuple(marginals), maximised=maximised, unroll=True)
     team = current_team()
-    limit, itemsize = settings.memory_limit, graph.factors[0].data.element_size()
+    limit, itemsize = _limit(graph), graph.factors[0].data.element_size()
     plan = make_plan(
         graph.structure,
         tuple(marginals),
@@ -155,6 +155,11 @@ def plan_for(
     )
     plan.check_memory(limit, itemsize, backward)
     return plan
+
+
+def _limit(graph: FactorGraph) -> int:
+    """The bytes that there are where a graph's tables lie."""
+    return settings.memory_limit_on(graph.factors[0].data.device) if graph.factors else settings.memory_limit
 
 
 def _wants_grad(graph: FactorGraph) -> bool:

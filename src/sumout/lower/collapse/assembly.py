@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from sumout.effects import CondIndepStackFrame
 from sumout.effects.steps import names_in_loop
@@ -11,7 +12,7 @@ from sumout.lower.collapse.chains import chains_of, single_steps, step_by_step
 from sumout.lower.collapse.component import Component, codes_of
 from sumout.lower.collapse.filters import Filter, filtered
 from sumout.lower.collapse.gaussian import GaussianFactor, Member, Parts, factor_of, match, plates_of
-from sumout.lower.collapse.layout import extents
+from sumout.lower.collapse.layout import extents, refuse_subsample
 from sumout.lower.collapse.sites import CollapsedSite
 from sumout.plan import FactorShape, Structure, make_plan
 from sumout.plan.outline import StuckError
@@ -40,6 +41,9 @@ def component_or_filter(
             of the plate's elements together; or if elements of a subsample, of a plate around the collapsing context,
             or steps of a vectorized chain are used together.
     """
+    for each in members:
+        for name in each.uses:
+            refuse_subsample(each.site, latents[name])
     written = frozenset(plate for each in members for plate in plates_of(each) if match(each, plate) is None)
     frames = {
         frame.name: frame for latent in latents.values() for frame in latent.inner if frame.dim is not None
@@ -90,14 +94,37 @@ def _refuse_mixed(plate: str, frames: Mapping[str, CondIndepStackFrame], chains:
         )
 
 
-def _component(
+class _Apart(NamedTuple):
+    """The factors of sites, with what their dimensions are."""
+
+    factors: list[Parts | GaussianFactor]
+    ordinals: Ordinals
+    chosen: list[str]
+    chains: frozenset[str]
+
+
+def in_order(
+    members: Sequence[Member], latents: Mapping[str, CollapsedSite], discrete: Mapping[str, frozenset[str]]
+) -> list[GaussianFactor] | None:
+    """The factors of sites that discrete ones choose among and that are to be taken in the order of the program.
+
+    ``None`` where there are no such discrete sites, or where elements of plates are multiplied.
+    """
+    if any(match(each, plate) is None for each in members for plate in plates_of(each)):
+        return None
+    apart = _apart(members, latents, discrete, frozenset(), frozenset())
+    if not apart.chosen or apart.chains or any(apart.ordinals.values()):
+        return None
+    return [each.joined() if isinstance(each, Parts) else each for each in apart.factors]
+
+
+def _apart(
     members: Sequence[Member],
     latents: Mapping[str, CollapsedSite],
     discrete: Mapping[str, frozenset[str]],
     kept: frozenset[str],
     written: frozenset[str],
-    frames: Mapping[str, CondIndepStackFrame],
-) -> Component | Filter:
+) -> _Apart:
     factors = [factor_of(each, latents, written, frozenset()) for each in members]
     ordinals: Ordinals = {
         name: frozenset(extents(latent)) & latent.inner_plates - written for name, latent in latents.items()
@@ -115,6 +142,18 @@ def _component(
     if homes:
         factors = [factor_of(each, latents, written, homes) for each in members]
         ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
+    return _Apart(factors, ordinals, chosen, chains)
+
+
+def _component(
+    members: Sequence[Member],
+    latents: Mapping[str, CollapsedSite],
+    discrete: Mapping[str, frozenset[str]],
+    kept: frozenset[str],
+    written: frozenset[str],
+    frames: Mapping[str, CondIndepStackFrame],
+) -> Component | Filter:
+    factors, ordinals, chosen, chains = _apart(members, latents, discrete, kept, written)
 
     def unrolled() -> Component:
         whole = [each.joined() if isinstance(each, Parts) else each for each in factors]

@@ -14,7 +14,7 @@ from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed
 from sumout.effects.steps import is_lookback
 from sumout.errors import ModelError
-from sumout.lower.collapse.assembly import component, component_or_filter, tied
+from sumout.lower.collapse.assembly import component, component_or_filter, in_order, tied
 from sumout.lower.collapse.centering import center_of, centered
 from sumout.lower.collapse.chains import single_steps
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
@@ -23,6 +23,7 @@ from sumout.lower.collapse.conjugate import Star, arm_of, star
 from sumout.lower.collapse.filters import Filter
 from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents
+from sumout.lower.collapse.moment_matching import Told, matched
 from sumout.lower.collapse.normal import NormalForm, normal_form
 from sumout.lower.collapse.observed import checked
 from sumout.lower.collapse.parameters import delayed_parameters
@@ -45,13 +46,15 @@ class Integral:
         names: the dimensions of ``log_evidence``: discrete variables, and plates whose elements are told apart.
         log_evidence: the logarithm of the integral of all densities of the group.
         first: the name of one of its sites.
+        approximation: how it was approximated, ``"moment_matching"``; ``None`` for an exact one.
     """
 
     names: tuple[str, ...]
     log_evidence: Tensor
     first: str
     _latents: Mapping[str, CollapsedSite]
-    _solution: Component | Star | CommonScale | Filter
+    _solution: Component | Star | CommonScale | Filter | None
+    approximation: str | None = None
 
     @cached_property
     def latents(self) -> Mapping[str, CollapsedSite]:
@@ -60,7 +63,16 @@ class Integral:
 
     @cached_property
     def solution(self) -> Component | Star | CommonScale:
-        """From which posteriors are read."""
+        """From which posteriors are read.
+
+        Raises:
+            ModelError: of an approximate integral: none is kept.
+        """
+        if self._solution is None:
+            raise ModelError(
+                f"Site {self.first!r} was integrated out with approximate={self.approximation!r}, of which posteriors are "
+                "known for discrete sites only. Give these their values, with poutine.condition: all is exact then."
+            )
         return self._solution.component if isinstance(self._solution, Filter) else self._solution
 
     @cached_property
@@ -70,17 +82,24 @@ class Integral:
         return tuple([name for name in self.names if name not in plates])
 
 
-def collapsed(sites: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]]) -> list[Integral]:
+def collapsed(
+    sites: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]], told: Sequence[Told] | None = None
+) -> list[Integral]:
     """Integrates all delayed sites out.
 
     Args:
         sites: all sites that are delayed or depend on delayed ones, in the order of the program.
         discrete: the plates of each enumerated site.
+        told: what else the program says of discrete sites, if mixtures over past ones are to be approximated by
+            moment matching; ``None`` for exact integrals.
 
     Raises:
         NotConjugateError: naming the site, the families, how one depends on the other, and what would work.
     """
-    return [_integral(group, discrete) for group in _groups(sites)]
+    found = []
+    for group in _groups(sites):
+        found += (None if told is None else _matched(group, discrete, told)) or [_integral(group, discrete)]
+    return found
 
 
 def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
@@ -143,7 +162,7 @@ def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[s
             if center is not None:
                 near = [member(site, form, latents, wide) for site, form in centered(members, center)]
                 table = component(near, latents, discrete).log_evidence()
-        table = _finite(table, latents).to(dtype)
+        table = _finite(table, latents, lowest=-math.inf).to(dtype)
         return Integral(solved.batch, table, next(iter(latents)), latents, solved)
     arms = [arm for site in others if not site.is_latent and (arm := arm_of(site, latents)) is not None]
     unknown = [site for site in others if site.is_latent]
@@ -157,9 +176,39 @@ def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[s
     raise _not_conjugate(group, latents)
 
 
-def _finite(table: Tensor, latents: Mapping[str, CollapsedSite]) -> Tensor:
-    """The logarithm of an integral, which may be minus infinity only for impossible choices of discrete sites."""
-    if bool((table.isnan() | (table == math.inf)).any()):
+def _matched(
+    group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]], told: Sequence[Told]
+) -> list[Integral] | None:
+    """The integrals of stretches of a switching system; ``None`` for a group that can be integrated exactly."""
+    dtype = reduce(torch.promote_types, [site.dtype for site in group])
+    latents = {site.name: site for site in group if site.is_latent}
+    forms = {site.name: normal_form(site.fn, site.value) for site in group}
+    if any(form is None or form.unit is not None for form in forms.values()):
+        return None
+    inner = frozenset(frame.name for site in group for frame in site.inner)
+    homes = {name: plates & inner for name, plates in discrete.items()}
+    wide = torch.promote_types(dtype, torch.float64)
+    members = [
+        member(checked(site), form, latents, wide) for site in group if (form := forms[site.name]) is not None
+    ]
+    factors = in_order(members, latents, homes)
+    if factors is None:
+        return None
+    entries = {name: site.event_size for name, site in latents.items()}
+    stretches = matched(factors, entries, told, {name for each in factors for name in each.names} - discrete.keys())
+    if len(stretches) == 1:
+        return None
+    found = []
+    for sites, (names, table) in stretches:
+        own = {name: latents[name] for name in sites}
+        table = _finite(table, own).to(dtype)
+        found.append(Integral(names, table, sites[0], own, None, "moment_matching"))
+    return found
+
+
+def _finite(table: Tensor, latents: Mapping[str, CollapsedSite], lowest: float = math.nan) -> Tensor:
+    """The logarithm of an integral, which may be minus infinity where a choice of discrete sites is impossible."""
+    if bool((table.isnan() | (table == math.inf) | (table == lowest)).any()):
         raise ModelError(
             f"The integral over {', '.join(map(repr, latents))} is not finite: something that depends on them is infinite "
             "or NaN, or a noise is so small that its square is no number. Look at data, parameters and scales."

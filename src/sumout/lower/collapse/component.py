@@ -188,10 +188,13 @@ class Component(NamedTuple):
         sizes, weights = dict(self.structure.sizes), dict(self.structure.plates)
         total = self.factors[0].rest.new_zeros([sizes[each] for each in self.batch])
         for shape, (form, rest) in zip(self.structure.factors, self.factors, strict=True):
-            point = self._center(shape, homes, values)
+            own = [each for each in shape.inputs if each not in self.real]
+            varied = {each for name in shape.inputs if name in self.real for each in homes[name]}
+            dims = [*[each for each in self.batch if each in varied and each not in own], *own]
+            names = [each for each in shape.inputs if each in self.real]
+            point = self._center(shape._replace(inputs=(*dims, *names)), homes, values)
             point = torch.cat([torch.ones_like(point[..., :1]), point], -1)
             found = rest - 0.5 * (point * (form @ point.unsqueeze(-1)).squeeze(-1)).sum(-1)
-            dims = [each for each in shape.inputs if each not in self.real]
             gone = [place for place, each in enumerate(dims) if each not in self.batch]
             if gone:
                 found = found.sum(gone)

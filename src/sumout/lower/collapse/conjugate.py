@@ -16,7 +16,9 @@ from torch import Tensor
 from sumout.distributions.conjugacy import FAMILIES, INVERSE, LIKELIHOODS, Family, Rule
 from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed, Link
+from sumout.effects.delayed.links import compact
 from sumout.errors import ModelError
+from sumout.lower.collapse.layout import refuse_subsample
 from sumout.lower.collapse.normal import own_mask
 from sumout.lower.collapse.sites import CollapsedSite
 
@@ -38,12 +40,12 @@ def arm_of(site: CollapsedSite, latents: Mapping[str, CollapsedSite]) -> Arm | N
     found = None
     for rules in {id(each): each for each in LIKELIHOODS.values()}.values():
         for rule in rules.get(type(base), ()):
-            parameter = getattr(base, rule.name, None)
+            parameter = _parameter(base, rule.name)
             if not isinstance(parameter, Delayed) or parameter.unknown or len(parameter.links) != 1:
                 continue
             (link,) = parameter.links
             family = type(innermost(latents[link.site].fn))
-            if LIKELIHOODS.get(family) is not rules or link.terms != 1 or _others_delayed(base, rule.name):
+            if LIKELIHOODS.get(family) is not rules or link.terms != 1 or _others_delayed(base, rule):
                 continue
             power = rule.power(base) if callable(rule.power) else rule.power
             if family in INVERSE and power is not None:
@@ -57,7 +59,7 @@ def arm_of(site: CollapsedSite, latents: Mapping[str, CollapsedSite]) -> Arm | N
                     found = Arm(site, rule, link, False)
                 elif rule.complement and _fixed_at(parameter.const, 1.0) and _fixed_at(coef, -1.0):
                     found = Arm(site, rule, link, True)
-            elif direct and bool(((coef > 0) & coef.isfinite()).all()):
+            elif direct and bool(((coef > 0) & coef.isfinite()).all()) and _is_whole(link, FAMILIES[family].event_dim):
                 found = Arm(site, rule, link, False)
     return found
 
@@ -67,10 +69,28 @@ def _fixed_at(x: Tensor, value: float) -> bool:
     return not x.requires_grad and bool((x == value).all())
 
 
-def _others_delayed(fn: Any, name: str) -> bool:
+def _parameter(fn: Any, name: str) -> Any:
+    """A parameter as the distribution was given it; others of its names are made from that."""
+    return vars(fn).get(name) if name == "precision_matrix" else getattr(fn, name, None)
+
+
+def _is_whole(link: Link, event_dim: int) -> bool:
+    """Whether a link has all entries of events in their order, times one number for each event."""
+    if not event_dim:
+        return True
+    where, coef = link.where[0].flatten(-event_dim), compact(link.coef[0])
+    first = where[..., :1]
+    size = where.shape[-1]
+    whole = (where == first + torch.arange(size, device=where.device)).all() & (first % size == 0).all()
+    alone = coef.shape[coef.ndim - event_dim :].numel() == 1
+    coef = coef.flatten(-event_dim)
+    return bool(whole) and (alone or (not coef.requires_grad and bool((coef == coef[..., :1]).all())))
+
+
+def _others_delayed(fn: Any, rule: Rule) -> bool:
     """Whether parameters besides the named one depend on delayed sites."""
     names = [
-        each for each in getattr(type(fn), "arg_constraints", {}) if each not in (name, "logits", "probs")
+        each for each in getattr(fn, "arg_constraints", {}) if each not in (rule.name, *rule.instead)
     ]
     return any(isinstance(getattr(fn, each, None), Delayed) for each in names)
 
@@ -134,9 +154,10 @@ def star(latent: CollapsedSite, arms: Sequence[Arm], dtype: torch.dtype, more: S
     for row in rows:
         index = row.positions(names, sizes, count)
         parts = [row.along(part, names, sizes) for part in row.natural]
+        flat = [part.reshape(-1, *each.shape[1:]) for each, part in zip(sums, parts, strict=True)]
         sums = [
-            each.index_add(0, index, part.reshape(-1, *each.shape[1:]))
-            for each, part in zip(sums, parts, strict=True)
+            each.index_reduce(0, index, part, "amax") if at in family.largest else each.index_add(0, index, part)
+            for at, (each, part) in enumerate(zip(sums, flat, strict=True))
         ]
         base = base.index_add(0, index, row.along(row.base, names, sizes).reshape(-1))
     summed = tuple([each.reshape(before.shape) for each, before in zip(sums, prior, strict=True)])
@@ -207,6 +228,7 @@ def rows_of(arm: Arm, latent: CollapsedSite, event: int, dtype: torch.dtype) -> 
     coef = arm.link.coef[0]
     element = arm.link.where[0]
     if event:
+        element = element.flatten(-event)
         element = element[..., 0].div(element.shape[-1], rounding_mode="floor")
     masks = [mask for mask in (site.mask, own_mask(site.fn)) if mask is not None and mask is not True]
     value = value.to(dtype)
@@ -217,7 +239,7 @@ def rows_of(arm: Arm, latent: CollapsedSite, event: int, dtype: torch.dtype) -> 
     told = arm.rule.likelihood(fn, value, coef.to(dtype))
     natural = tuple(reversed(told.natural)) if arm.complement else told.natural
     power = site.weight
-    parts = [element, told.base, *[each.select(-1, 0) if event else each for each in natural]]
+    parts = [element, told.base, *[each.flatten(-event)[..., 0] if event else each for each in natural]]
     shapes = [tuple(each.shape) for each in parts]
     shapes += [(*each.shape, *[1] * extra) for each in (*masks, power) if isinstance(each, Tensor)]
     rank = max(len(shape) for shape in shapes) - extra
@@ -232,27 +254,38 @@ def rows_of(arm: Arm, latent: CollapsedSite, event: int, dtype: torch.dtype) -> 
     sizes = {name: full[place] for place, name in found}
     times = 1.0
     own = {frame.name for frame in latent.inner}
+    refuse_subsample(site, latent)
     for frame in site.inner:
         if frame.dim is not None and frame.name not in own:
             times *= frame.scale
 
-    def flat(x: Tensor, tail: int = 0) -> Tensor:
+    def flat(x: Tensor, tail: int = 0, neutral: float = 0.0) -> Tensor:
         ends = list(x.shape[x.dim() - tail :])
         x = x.expand([*full, *ends])
         for mask in masks:
             here: Any = (
                 mask.reshape([*mask.shape, *[1] * (extra + tail)]) if isinstance(mask, Tensor) else mask
             )
-            x = torch.where(here, x, 0.0) if isinstance(mask, Tensor) else x * 0.0
-        if isinstance(power, Tensor):
-            x = x * power.reshape([*power.shape, *[1] * (extra + tail)])
-        elif power * times != 1.0:
-            x = x * (power * times)
+            x = torch.where(here, x, neutral) if isinstance(mask, Tensor) else torch.full_like(x, neutral)
+        if neutral:
+            weight: Any = power
+            if isinstance(power, Tensor):
+                weight = power.reshape([*power.shape, *[1] * (extra + tail)])
+            x = torch.where(torch.as_tensor(weight) > 0, x, neutral)
+        else:
+            if isinstance(power, Tensor):
+                x = x * power.reshape([*power.shape, *[1] * (extra + tail)])
+            if isinstance(power, Tensor):
+                x = x * times if times != 1.0 else x
+            elif power * times != 1.0:
+                x = x * (power * times)
         x = x.permute([*order, *range(len(full), x.dim())])
         return x.reshape([*sizes.values(), -1, *ends])
 
     positions = element.expand(full).permute(order).reshape([*sizes.values(), -1])
-    return Rows(sizes, positions, tuple([flat(each, event) for each in natural]), flat(told.base))
+    largest = FAMILIES[type(innermost(latent.fn))].largest
+    told_all = [flat(each, event, -math.inf if at in largest else 0.0) for at, each in enumerate(natural)]
+    return Rows(sizes, positions, tuple(told_all), flat(told.base))
 
 
 def _refuse_power(latent: CollapsedSite) -> None:

@@ -87,7 +87,10 @@ def filtered(
         return None
     sizes = {name: size for each in parts for name, size in zip(each.names, each.const.shape, strict=True)}
     batch = [sizes[name] for name in names]
-    if steps.length * math.prod(batch) * 9 * steps.size**2 * parts[0].const.element_size() > settings.memory_limit:
+    if (
+        steps.length * math.prod(batch) * 9 * steps.size**2 * parts[0].const.element_size()
+        > settings.memory_limit
+    ):
         return None
     first = _Sum(steps, names, batch, 0)
     later = _Sum(steps, names, batch, 1)
@@ -177,7 +180,8 @@ class _Sum:
         def placed(x: Tensor, tail: int) -> Tensor:
             own = x.permute([*order, *range(x.ndim - tail, x.ndim)])
             return own.reshape(
-                [1 if place is None else x.shape[place] for place in shape] + list(own.shape[own.ndim - tail :])
+                [1 if place is None else x.shape[place] for place in shape]
+                + list(own.shape[own.ndim - tail :])
             )
 
         precision, vector = placed(parts.precision, 2), placed(parts.vector, 1)
@@ -188,7 +192,9 @@ class _Sum:
             for mine, theirs in enumerate(places):
                 index[theirs] = mine
             chosen = torch.tensor([min(each, total - 1) for each in index], device=vector.device)
-            precision = F.pad(precision, (0, missing, 0, missing)).index_select(-1, chosen).index_select(-2, chosen)
+            precision = (
+                F.pad(precision, (0, missing, 0, missing)).index_select(-1, chosen).index_select(-2, chosen)
+            )
             vector = F.pad(vector, (0, missing)).index_select(-1, chosen)
         rest = parts.rest.expand(parts.const.shape) - 0.5 * parts.const
         self.parts.append((precision, vector, placed(rest, 0)))

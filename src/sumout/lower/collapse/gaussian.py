@@ -177,7 +177,13 @@ def factor_of(
         return GaussianFactor((*names, *more), scope, Quadratic(form * copies, rest * copies))
     lead = len(stay)
     weighted = offset * power
-    heavy = design * power.unsqueeze(-1) if isinstance(power, Tensor) else design * power if power != 1.0 else design
+    heavy = (
+        design * power.unsqueeze(-1)
+        if isinstance(power, Tensor)
+        else design * power
+        if power != 1.0
+        else design
+    )
     if gone:
         design, heavy = design.flatten(lead, -2), heavy.flatten(lead, -2)
         offset, weighted, logs = offset.flatten(lead), weighted.flatten(lead), logs.flatten(lead)
@@ -237,7 +243,9 @@ def _rows(
     if scale_tril is not None:
         root = compact(scale_tril.to(member.dtype).expand([*batch, rows, rows]), range(rank))
         logs = -root.diagonal(dim1=-2, dim2=-1).log()
-        inverse = torch.linalg.solve_triangular(root, torch.eye(rows, dtype=root.dtype, device=root.device), upper=False)
+        inverse = torch.linalg.solve_triangular(
+            root, torch.eye(rows, dtype=root.dtype, device=root.device), upper=False
+        )
         design, offset = inverse @ design, _transformed(offset, inverse.mT)
     else:
         assert scale is not None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sumout.effects.delayed import Link
 from sumout.effects.delayed.links import compact
+from sumout.errors import ModelError
 from sumout.lower.collapse.sites import CollapsedSite
 
 Coordinates = dict[str, Tensor]
@@ -111,6 +112,17 @@ def gathered(uses: Mapping[str, Use], plate: str, event_dims: int) -> Tensor | N
             return None
         common = first
     return common
+
+
+def refuse_subsample(site: CollapsedSite, latent: CollapsedSite) -> None:
+    """Raises ``ModelError`` for a site outside of a subsampled plate that uses an element of it."""
+    inside = {frame.name for frame in site.inner}
+    for frame in latent.inner:
+        if frame.dim is not None and frame.scale != 1.0 and frame.name not in inside:
+            raise ModelError(
+                f"Site {site.name!r} is outside of plate {frame.name!r}, which is a subsample, and uses elements of "
+                f"site {latent.name!r} in it: there are none for what is left out. Take the whole plate."
+            )
 
 
 def written_plates(site: CollapsedSite, written: Collection[str]) -> list[tuple[str, int]]:

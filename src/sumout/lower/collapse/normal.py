@@ -38,6 +38,22 @@ def own_mask(fn: Any) -> Tensor | bool:
     return mask
 
 
+def _scale_tril(base: Any) -> Tensor:
+    """The Cholesky factor of a covariance; of a multiple of a delayed one, the same multiple of its root."""
+    for name, root in (("covariance_matrix", 0.5), ("precision_matrix", -0.5)):
+        given = vars(base).get(name)
+        if isinstance(given, Delayed) and given.unknown is None and given.shift is None and len(given.links) == 1:
+            (link,) = given.links
+            whole = (link.where == link.where[..., :1, :1]) | (link.coef == 0)
+            if link.terms > 1 or not link.positive or not bool(whole.all()):
+                continue
+            known = dist.MultivariateNormal(base.loc.new_zeros(base.loc.shape), **{name: link.coef[0]})
+            coef = known.scale_tril.unsqueeze(0)
+            where = link.where[..., :1, :1].expand(coef.shape)
+            return Delayed.made(coef[0], (link._replace(where=where, coef=coef),), None, root * given.power)
+    return base._unbroadcasted_scale_tril  # type: ignore[no-any-return]
+
+
 def normal_form(fn: Any, value: Any) -> NormalForm | None:
     """The site as a normal one; ``None`` for other families, or where the residual is not affine.
 
@@ -54,7 +70,9 @@ def normal_form(fn: Any, value: Any) -> NormalForm | None:
     if type(base) is dist.Normal:
         found = NormalForm(value - base.loc, base.scale, None, log_jacobian)
     elif type(base) is dist.MultivariateNormal:
-        found = NormalForm(value - base.loc, None, base._unbroadcasted_scale_tril, log_jacobian)
+        found = NormalForm(value - base.loc, None, _scale_tril(base), log_jacobian)
+    elif type(base) is dist.LowRankMultivariateNormal:
+        found = NormalForm(value - base.loc, None, base.scale_tril, log_jacobian)
     else:
         return None
     if isinstance(found.residual, Delayed) and not found.residual.is_affine:

@@ -60,7 +60,9 @@ def _check(site: CollapsedSite, base: Any, there: Tensor | bool) -> None:
         return
     valid = support.check(site.value)
     if isinstance(there, Tensor):
-        valid = valid | ~there.reshape([*there.shape, *[1] * (len(site.fn.event_shape) - len(base.event_shape))])
+        valid = valid | ~there.reshape(
+            [*there.shape, *[1] * (len(site.fn.event_shape) - len(base.event_shape))]
+        )
     if bool(valid.all()):
         return
     rank = site.value.ndim - support.event_dim

@@ -1,0 +1,137 @@
+"""The joint mode of collapsed sites, for each joint state of the discrete sites that they depend on.
+
+A most probable assignment takes the maximum over continuous sites where evidence takes the integral: for Gaussian
+sites that is at the mean of all together, for a conjugate family at its mode. In general neither is where the best
+state of the discrete sites is once the others are integrated out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+import sumout.distributions as dist
+from sumout.distributions.families import innermost
+from sumout.errors import ModelError
+from sumout.infer.collapsing.draws import chosen_parts, in_program
+from sumout.lower.collapse.collapse import Integral
+from sumout.lower.collapse.component import Component, States
+from sumout.lower.collapse.conjugate import Star
+from sumout.lower.collapse.layout import extents
+
+
+def log_peak(integral: Integral) -> Tensor:
+    """The logarithm of the largest joint density of a group, with the dimensions of ``log_evidence``.
+
+    Raises:
+        ModelError: naming a site whose density has no largest value at one point.
+    """
+    solution = integral.solution
+    if isinstance(solution, Component):
+        found = solution.moments()
+        homes = {name: each.names for name, each in found.items()}
+        return solution.log_density(homes, {name: each.mean for name, each in found.items()})
+    if not isinstance(solution, Star):
+        raise _unknown_scale(integral)
+    mode = _mode(solution, solution.posterior)
+    density = _log_density(solution, mode)
+    return _reduced(integral, solution, solution.log_evidence() + density)
+
+
+def at_peak(integral: Integral, states: Mapping[str, States] = MappingProxyType({})) -> dict[str, Tensor]:
+    """The values at the joint mode, of the shapes that sites have in the program.
+
+    Args:
+        integral: the group.
+        states: of the discrete variables, with a first dimension of size one.
+    """
+    solution = integral.solution
+    if isinstance(solution, Component):
+        chosen = solution.in_states(1, states)
+        means = {name: (each.names, each.mean) for name, each in chosen.moments().items()}
+        return {name: value[0] for name, value in in_program(integral, chosen, means).items()}
+    if not isinstance(solution, Star):
+        raise _unknown_scale(integral)
+    return {solution.latent.name: _mode(solution, chosen_parts(solution, 1, states))[0]}
+
+
+def _mode(star: Star, parts: tuple[Tensor, ...]) -> Tensor:
+    """Where the density of a conjugate family is largest.
+
+    Source: Bernardo and Smith, *Bayesian Theory* (1994), appendix A.1.
+    """
+    kind = type(innermost(star.latent.fn))
+    if kind is dist.InverseGamma:
+        shape, rate = parts
+        return rate / (shape + 1)
+    if kind is dist.Gamma:
+        shape, rate = parts
+        _require(star, bool((shape >= 1).all()), "a shape below 1, and an infinite density at 0")
+        return (shape - 1) / rate
+    counts = (torch.stack(parts, -1) if kind is dist.Beta else parts[0]) - 1
+    total = counts.sum(-1, keepdim=True)
+    _require(
+        star,
+        bool((counts >= 0).all() and (total > 0).all()),
+        "a concentration below 1, and an infinite density at the edge, or all equal to 1, and the same everywhere",
+    )
+    mode = counts / total
+    return mode[..., 0] if kind is dist.Beta else mode
+
+
+def _require(star: Star, holds: bool, why: str) -> None:
+    if not holds:
+        kind = type(innermost(star.latent.fn)).__name__
+        raise ModelError(
+            f"Site {star.latent.name!r} has no most probable value: its posterior is {kind} with {why}. Ask for its "
+            "distribution, infer.marginals, or leave it out of collapse: infer={'collapse': False}."
+        )
+
+
+def _log_density(star: Star, mode: Tensor) -> Tensor:
+    """The logarithm of the posterior density at its mode, which may be at the edge of the support."""
+    kind = type(innermost(star.latent.fn))
+    parts = star.posterior
+    if kind is dist.InverseGamma:
+        shape, rate = parts
+        found = -(shape + 1) * mode.log() - rate / mode
+    elif kind is dist.Gamma:
+        shape, rate = parts
+        found = torch.xlogy(shape - 1, mode) - rate * mode
+    elif kind is dist.Beta:
+        found = torch.xlogy(parts[0] - 1, mode) + torch.xlogy(parts[1] - 1, 1 - mode)
+    else:
+        found = torch.xlogy(parts[0] - 1, mode).sum(-1)
+    return found - star.family.log_normalizer(parts)
+
+
+def _reduced(integral: Integral, star: Star, table: Tensor) -> Tensor:
+    """From one number for each element of the site to the dimensions of the integral."""
+    frames = {frame.name: frame for frame in star.latent.inner}
+    own = {dim: name for name, (dim, _) in extents(star.latent).items()}
+    lead = len(star.names)
+    extra = len(star.latent.fn.event_shape) - star.family.event_dim
+    rank = table.dim() - lead - extra
+    names = list(star.names)
+    gone = [lead + rank + place for place in range(extra)]
+    for place in range(rank):
+        name = own.get(place - rank)
+        if name in integral.names:
+            names.append(name)
+            continue
+        gone.append(lead + place)
+        if name is not None:
+            table = table * frames[name].scale
+    table = table.sum(gone) if gone else table
+    return table.permute([names.index(name) for name in integral.names])
+
+
+def _unknown_scale(integral: Integral) -> ModelError:
+    names = ", ".join(map(repr, integral.latents))
+    return ModelError(
+        f"The most probable values of {names} together, of which one is the unknown scale of the others, are not known "
+        "here. Ask for their distributions, infer.marginals, or leave the scale out: infer={'collapse': False}."
+    )
