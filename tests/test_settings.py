@@ -53,7 +53,9 @@ def test_the_limit_of_a_gpu_is_a_share_of_what_is_free_there(two_devices: dict[i
     assert found.memory_limit_on(torch.device("cuda", 0)) == int(0.8 * 1200)
     assert found.memory_limit_on(torch.device("cuda", 1)) == int(0.8 * 5200)
     two_devices[1] = 9000
-    assert found.memory_limit_on(torch.device("cuda", 1)) == int(0.8 * 5200)  # A reading is used for a second.
+    assert found.memory_limit_on(torch.device("cuda", 1)) == int(
+        0.8 * 5200
+    )  # A reading is used for a second.
     with found.override(memory_limit=7):
         assert found.memory_limit_on(torch.device("cuda", 0)) == 7
 

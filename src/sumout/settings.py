@@ -60,6 +60,10 @@ class Settings(threading.local):
         """Bytes a plan may need; by default 80 % of the memory that is free at the time."""
         return self._limit("cpu", _available_memory)
 
+    @memory_limit.setter
+    def memory_limit(self, limit: int | None) -> None:
+        self._memory_limit = limit
+
     def memory_limit_on(self, device: torch.device) -> int:
         """Bytes that a plan may need on a device; where no limit is set, 80 % of what is free there at the time.
 
@@ -79,10 +83,6 @@ class Settings(threading.local):
         if now - read > _KEPT_SECONDS:
             read, found = self._readings[where] = now, int(_SHARE * free())
         return found
-
-    @memory_limit.setter
-    def memory_limit(self, limit: int | None) -> None:
-        self._memory_limit = limit
 
     @contextmanager
     def override(self, *, validation: bool | None = None, memory_limit: int | None = None) -> Iterator[None]:

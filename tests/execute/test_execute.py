@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import oracles
 from strategies import factor_graphs, to_problem
 from sumout.execute import LOG_SUM_EXP, MAX_SUM, execute
+from sumout.execute.algebra import LogSum
 from sumout.factors import FactorGraph
 from sumout.plan import ORDERS, make_plan
 
@@ -178,3 +179,52 @@ def test_tables_that_lie_backwards_in_one_storage() -> None:
     with torch.no_grad():
         value = execute(make_plan(graph.structure), graph).value
     torch.testing.assert_close(value, tables.logsumexp((1, 2)).sum(), rtol=1e-12, atol=0)
+
+
+@given(factor_graphs(), st.data())
+@settings(max_examples=100)
+def test_only_what_is_asked_for_is_handed_back(graph: FactorGraph, data: st.DataObject) -> None:
+    assume(graph.factors)
+    names = sorted(graph.variables)
+    some = tuple(data.draw(st.lists(st.sampled_from(names), unique=True, max_size=3)))
+    plan, whole = make_plan(graph.structure, some), make_plan(graph.structure)
+    found = execute(plan, graph)
+    assume(found.value > -torch.inf)
+    assert set(found.shown) == {number for _, number in plan.readouts}
+    expected = oracles.marginals(to_problem(graph))
+    for name in some:
+        torch.testing.assert_close(found.marginal(name).probs, expected[name], **EXACT)
+    trained = data.draw(st.lists(st.booleans(), min_size=len(graph.factors), max_size=len(graph.factors)))
+    assume(any(trained))
+    tables = [f.data.clone().requires_grad_(each) for f, each in zip(graph.factors, trained, strict=True)]
+    wanted = [table for table in tables if table.requires_grad]
+    beliefs = execute(whole, graph, beliefs=True).beliefs
+    grads = torch.autograd.grad(execute(whole, with_tables(graph, tables)).value, wanted)
+    for grad, number in zip(grads, [n for n, each in enumerate(trained) if each], strict=True):
+        torch.testing.assert_close(grad, beliefs[number], **EXACT)
+
+
+def test_groups_that_lead_to_nothing_that_is_asked_for_are_not_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two chains that share nothing, one is asked about."""
+    pair = torch.rand(3, 3, dtype=torch.float64)
+    graph = FactorGraph.from_tables(
+        {
+            f"{name}{step}": ([f"{name}{step}", f"{name}{step + 1}"], pair)
+            for name in "ab"
+            for step in range(6)
+        }
+    )
+    plan = make_plan(graph.structure, ("a3",), orders=("min_fill",))
+    passed = []
+    original = LogSum.backward
+    monkeypatch.setattr(
+        LogSum,
+        "backward",
+        lambda self, group, *rest: passed.append(group) or original(self, group, *rest),
+    )
+    execute(plan, graph)
+    variables = {name for group in passed for dims in group.dims for names in dims for name in names}
+    assert len(passed) < len(plan.schedule.groups)
+    assert "a3" in variables

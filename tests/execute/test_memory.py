@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from strategies import factor_graphs
-from sumout.execute import MAX_SUM, execute, log_sweep, sample
+from sumout.execute import LOG_SUM_EXP, MAX_SUM, execute, log_sweep, sample
 from sumout.execute.execute import read_out
 from sumout.execute.kernels import Trust
 from sumout.execute.linear import Range, linear_sweep
@@ -246,16 +246,37 @@ def test_on_probabilities_they_do_so_too(graph: FactorGraph) -> None:
         assert peak(kept.tables, lambda wanted=wanted: on_probabilities(kept, graph, wanted)) <= foretold
 
 
+def grid_with_a_tail(side: int, states: int, length: int) -> FactorGraph:
+    """A grid from whose corner a chain hangs: where the grid is sliced, the chain is the same in all slices."""
+    whole = grid(side, states)
+    rows = [f"x{(0, 0)}", *(f"t{each}" for each in range(length))]
+    tables = {factor.name: (list(factor.inputs), factor.data.exp()) for factor in whole.factors}
+    tail = {
+        f"{a}-{b}": ([a, b], torch.rand(states, states, dtype=torch.float64))
+        for a, b in itertools.pairwise(rows)
+    }
+    return FactorGraph.from_tables(tables | tail)
+
+
 @pytest.mark.parametrize("share", [2, 5])
-def test_of_slices(share: int) -> None:
-    graph = grid(4, 3)
+@pytest.mark.parametrize(
+    "make", [lambda: grid(4, 3), lambda: grid_with_a_tail(4, 3, 20)], ids=["grid", "tail"]
+)
+def test_of_slices(make: Callable[[], FactorGraph], share: int) -> None:
+    graph = make()
     whole = make_plan(graph.structure, tuple(graph.variables))
     limit = whole.bytes(8, backward=True) // share
     plan = make_plan(graph.structure, tuple(graph.variables), memory_limit=limit, backward=True)
     assert plan.sliced
     given = tables_of(graph)
+    for semiring in (LOG_SUM_EXP, MAX_SUM):
+        with torch.no_grad():
+            most = peak(given, lambda semiring=semiring: solve(graph, semiring, plan=plan))
+        assert most <= plan.bytes(8, backward=True) <= limit
+    forward = make_plan(graph.structure, memory_limit=make_plan(graph.structure).bytes(8) // 2)
+    assert forward.sliced
     with torch.no_grad():
-        assert peak(given, lambda: solve(graph, plan=plan)) <= plan.bytes(8, backward=True) <= limit
+        assert peak(given, lambda: solve(graph, plan=forward).value) <= forward.bytes(8)
     leaves = trained(graph)
     plan = make_plan(graph.structure, memory_limit=limit, backward=True)
     given = tables_of(leaves)

@@ -244,6 +244,13 @@ def test_log_evidence(model: Model) -> None:
 UNSCALED = [each for each in QUERIED if each.evidence is None and each.elementwise and not each.sequential]
 
 
+@named([MODELS["dims_shared"], MODELS["sum_over_a_plate"]])
+def test_what_leaves_its_plate_is_taken_one_by_one_if_allowed(model: Model) -> None:
+    expected = torch.logsumexp(torch.stack([path.log_joint for path in every_path(model, brute.Store())]), 0)
+    found = infer.log_evidence(target(model), enumeration="auto")()
+    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-10, atol=1e-10)
+
+
 @named(UNSCALED)
 def test_marginals(model: Model) -> None:
     expected = whole(model, brute.Store())

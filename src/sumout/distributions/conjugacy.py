@@ -62,7 +62,8 @@ def _wishart(natural: Natural) -> Tensor:
     df, scatter = natural[0][..., 0, 0], natural[1]
     size = scatter.shape[-1]
     log_det = 2 * torch.linalg.cholesky(scatter).diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return 0.5 * df * (size * math.log(2) - log_det) + torch.mvlgamma(0.5 * df, size)
+    found: Tensor = 0.5 * df * (size * math.log(2) - log_det) + torch.mvlgamma(0.5 * df, size)
+    return found
 
 
 def _of_wishart(fn: Any) -> Natural:
@@ -142,7 +143,7 @@ def _multinomial(fn: Any, y: Tensor, c: Tensor) -> Observation:
 
 
 def _poisson(fn: Any, y: Tensor, c: Tensor) -> Observation:
-    return Observation((y, c), torch.xlogy(y, c) - torch.lgamma(y + 1))
+    return Observation((y, c), y * c.log() - torch.lgamma(y + 1))
 
 
 def _exponential(fn: Any, y: Tensor, c: Tensor) -> Observation:

@@ -66,7 +66,10 @@ def handed_back(group: Group, product: kernels.Product | None, incoming: Tensor,
 def shaped(group: Group, found: Sequence[Tensor | None]) -> Outgoing:
     """Matrices in the shapes of a group's operands."""
     return tuple(
-        [None if each is None else each.reshape(shape) for each, shape in zip(found, group.shapes, strict=True)]
+        [
+            None if each is None else each.reshape(shape)
+            for each, shape in zip(found, group.shapes, strict=True)
+        ]
     )
 
 
@@ -182,7 +185,9 @@ class Maximum:
         incoming = incoming.reshape(of_result)
         best: list[Tensor | None] = [None, None]
         if not group.blocks[2]:
-            best = [incoming.amax(dim) if wanted else None for dim, wanted in zip((-1, -2), sides, strict=True)]
+            best = [
+                incoming.amax(dim) if wanted else None for dim, wanted in zip((-1, -2), sides, strict=True)
+            ]
         else:
             lhs, rhs = record.operands[0].reshape(of_lhs), record.operands[1].reshape(of_rhs)
             others = _others(incoming, result.reshape(of_result))

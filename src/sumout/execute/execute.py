@@ -13,7 +13,7 @@ from torch import Tensor
 from sumout.execute import sweep
 from sumout.execute.algebra import Maximum
 from sumout.execute.assign import best_assignment
-from sumout.execute.log_sweep import log_sum
+from sumout.execute.log_sweep import log_sum, log_sum_ahead
 from sumout.execute.per_plan import PerPlan
 from sumout.execute.sample import Samples, draw
 from sumout.execute.transforms import transformed
@@ -174,17 +174,25 @@ read_out: PerPlan[frozenset[int]] = PerPlan(lambda plan: frozenset(number for _,
 
 
 def _sweep_both_ways(
-    plan: EliminationPlan, wanted: frozenset[int], tables: Sequence[Tensor]
+    plan: EliminationPlan,
+    wanted: frozenset[int],
+    tables: Sequence[Tensor],
+    ahead: sweep.Ahead | None = None,
 ) -> tuple[Tensor, ...]:
     """The answer, and the beliefs of some factors, in the order of their numbers."""
-    tape, algebra = log_sum(plan, tables, "adjoint", wanted)
+    tape, algebra = log_sum(plan, tables, "adjoint", wanted, ahead)
     seeds = sweep.seeds(plan, torch.ones_like(tape.value))
     found = sweep.backward(plan, tape, algebra, seeds, wanted)
     return tape.value, *[found[number] for number in sorted(wanted)]
 
 
 def execute(
-    plan: EliminationPlan, graph: FactorGraph, semiring: Semiring = LOG_SUM_EXP, *, beliefs: bool = False
+    plan: EliminationPlan,
+    graph: FactorGraph,
+    semiring: Semiring = LOG_SUM_EXP,
+    *,
+    beliefs: bool = False,
+    ahead: sweep.Ahead | None = None,
 ) -> Result:
     """Runs a plan on a graph's tables.
 
@@ -193,6 +201,7 @@ def execute(
         graph: the factors; all of one dtype and device, on which the work is done.
         semiring: ``LOG_SUM_EXP`` or ``MAX_SUM``.
         beliefs: whether those of all factors are wanted, and not only those that the plan's readouts are read off.
+        ahead: of a sliced plan, ``execute_ahead``'s result for the same semiring and beliefs, and no derivatives.
 
     Raises:
         ValueError: if the plan was made for another structure.
@@ -214,11 +223,11 @@ def execute(
             return Result(plan, graph, semiring, *_sum_then_maximum(plan, tables, bool(wanted)))
         algebra = Maximum()
         if not wanted:
-            tape = sweep.forward(plan, tables, algebra, "operands")
+            tape = sweep.forward(plan, tables, algebra, "operands", None, ahead)
             return Result(plan, graph, semiring, tape.value, (), tape)
         if plan.structure.batch:
             raise ValueError("Max-marginals of a batch are not made: ask for one of its elements at a time.")
-        tape = sweep.forward(plan, tables, algebra, "results", wanted)
+        tape = sweep.forward(plan, tables, algebra, "results", wanted, ahead)
         seeds = [tape.value] * len(plan.schedule.weights)
         best = sweep.backward(plan, tape, algebra, seeds, wanted)
         return _with_beliefs(plan, graph, semiring, tape.value, beliefs, best)
@@ -228,13 +237,34 @@ def execute(
         value, *found = (
             _Beliefs.apply(plan, wanted, *tables)  # type: ignore[no-untyped-call]
             if one_node
-            else _sweep_both_ways(plan, wanted, tables)
+            else _sweep_both_ways(plan, wanted, tables, ahead)
         )
         return _with_beliefs(
             plan, graph, semiring, value, beliefs, dict(zip(sorted(wanted), found, strict=True))
         )
-    value = _LogSumProduct.apply(plan, *tables) if one_node else log_sum(plan, tables)[0].value  # type: ignore[no-untyped-call]
-    return Result(plan, graph, semiring, value)
+    if one_node:
+        return Result(plan, graph, semiring, _LogSumProduct.apply(plan, *tables))  # type: ignore[no-untyped-call]
+    return Result(plan, graph, semiring, log_sum(plan, tables, ahead=ahead)[0].value)
+
+
+def execute_ahead(
+    plan: EliminationPlan, graph: FactorGraph, semiring: Semiring = LOG_SUM_EXP, *, beliefs: bool = False
+) -> sweep.Ahead | None:
+    """What of a sliced plan is the same in every slice, to be run before them; ``None`` if that is nothing.
+
+    Args:
+        plan: a sliced one.
+        graph: any of its slices.
+        semiring, beliefs: as for ``execute``.
+    """
+    if not any(group.once for group in plan.schedule.groups) or plan.maximised:
+        return None
+    tables = _tables(plan, graph)
+    wanted = frozenset(range(len(tables))) if beliefs else read_out(plan)
+    if semiring == MAX_SUM:
+        keep: sweep.Keep = "results" if wanted else "operands"
+        return sweep.forward_ahead(plan, tables, Maximum(), keep, wanted or None)
+    return log_sum_ahead(plan, tables, "adjoint" if wanted else None, wanted or None)
 
 
 def _with_beliefs(

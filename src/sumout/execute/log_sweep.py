@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from sumout.execute.kernels import Trust
 from sumout.execute.per_plan import PerPlan
 from sumout.execute.transforms import transformed
 from sumout.plan import EliminationPlan
+
+Found = TypeVar("Found")
 
 trust_in = PerPlan(
     lambda plan: {taped: [Trust.POSITIVE] * len(plan.schedule.groups) for taped in (False, True)}
@@ -65,23 +68,41 @@ def log_sum(
     tables: Sequence[Tensor],
     keep: sweep.Keep | None = None,
     wanted: frozenset[int] | None = None,
+    ahead: sweep.Ahead | None = None,
 ) -> tuple[sweep.Tape, LogSum]:
     """A forward sweep in logarithms that is right for all numbers, and the algebra for the way back.
 
     What is kept, and for which factors, is told as to ``sweep.forward``. On a GPU a sweep runs through without waiting
     for its numbers, and is run again if one of them calls for it.
     """
+    return _checked(plan, tables, lambda algebra: sweep.forward(plan, tables, algebra, keep, wanted, ahead))
+
+
+def log_sum_ahead(
+    plan: EliminationPlan,
+    tables: Sequence[Tensor],
+    keep: sweep.Keep | None = None,
+    wanted: frozenset[int] | None = None,
+) -> sweep.Ahead:
+    """What of a sliced plan is the same in every slice, in logarithms."""
+    return _checked(plan, tables, lambda algebra: sweep.forward_ahead(plan, tables, algebra, keep, wanted))[0]
+
+
+def _checked(
+    plan: EliminationPlan, tables: Sequence[Tensor], run: Callable[[LogSum], Found]
+) -> tuple[Found, LogSum]:
+    """Runs a sweep, again and with less trust where its numbers call for it."""
     shared = tables if _share_storage(tables) else ()
     deferred = DEFERRED or _collecting.wrong is not None or not tables[0].is_cpu
     taped = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
     while True:
         algebra = LogSum(trust_in(plan)[taped], deferred, shared)
-        tape = sweep.forward(plan, tables, algebra, keep, wanted)
+        found = run(algebra)
         if _collecting.wrong is not None:
             _collecting.wrong += algebra.wrong()
-            return tape, algebra
+            return found, algebra
         if not algebra.distrust():
-            return tape, algebra
+            return found, algebra
 
 
 def _share_storage(tables: Sequence[Tensor]) -> bool:

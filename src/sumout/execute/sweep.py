@@ -27,6 +27,14 @@ class Tape(NamedTuple):
     records: list[Record]
 
 
+class Ahead(NamedTuple):
+    """What of a sliced plan is the same in every slice: for each group that runs once, its result if a slice reads it,
+    and its record; nothing for the others."""
+
+    results: list[Tensor | None]
+    records: list[Record]
+
+
 Indices = dict[tuple[int, torch.device], Tensor | None]
 """Index tensors that were made before, by the identity of what they are of."""
 
@@ -116,6 +124,7 @@ def forward(
     algebra: Algebra,
     keep: Keep | None = None,
     wanted: frozenset[int] | None = None,
+    ahead: Ahead | None = None,
 ) -> Tape:
     """Runs a plan.
 
@@ -126,25 +135,58 @@ def forward(
         keep: what is recorded; if nothing, results are freed as soon as they have been read.
         wanted: the factors to which a backward sweep will go, by number, so that no more is kept than it needs; all if
             ``None``.
+        ahead: what was run ahead, with the same ``keep`` and ``wanted``, if the tables are one slice of the plan's.
     """
+    results, records = _run(plan, tables, algebra, keep, wanted, ahead)
+    return Tape(_total(plan, tables, results, algebra), records)
+
+
+def forward_ahead(
+    plan: EliminationPlan,
+    tables: Sequence[Tensor],
+    algebra: Algebra,
+    keep: Keep | None = None,
+    wanted: frozenset[int] | None = None,
+) -> Ahead:
+    """Runs the groups of a sliced plan that are the same in every slice; tables that differ are not looked at."""
+    return Ahead(*_run(plan, tables, algebra, keep, wanted, None, only_once=True))
+
+
+def _run(
+    plan: EliminationPlan,
+    tables: Sequence[Tensor],
+    algebra: Algebra,
+    keep: Keep | None,
+    wanted: frozenset[int] | None,
+    ahead: Ahead | None,
+    only_once: bool = False,
+) -> tuple[list[Tensor | None], list[Record]]:
     groups, indices = plan.schedule.groups, _indices(plan)
     way = None if wanted is None else way_back(plan, wanted)
     results: list[Tensor | None] = []
     records: list[Record] = []
     unread = [group.rows for group in groups]
     for number, group in enumerate(groups):
+        if only_once and not group.once:
+            results.append(None)
+            records.append(Record())
+            continue
+        if ahead is not None and group.once:
+            results.append(ahead.results[number])
+            records.append(ahead.records[number])
+            continue
         operands = tuple([stack_rows(side, tables, results, indices) for side in group.operands])
         result, record = algebra.forward(number, group, operands)
         results.append(result)
-        if keep is not None and way is not None and not any(way[number]):
+        if keep is None or (way is not None and not any(way[number])):
             records.append(Record())
         elif keep == "adjoint":
             records.append(record)
-        elif keep is not None:
+        else:
             records.append(Record(operands, result=result if keep == "results" else None))
         del operands, result, record  # Or they would live until the next group has run.
         _free(group, results, unread)
-    return Tape(_total(plan, tables, results, algebra), records)
+    return results, records
 
 
 def _total(

@@ -19,8 +19,8 @@ from sumout.infer.answers.result import (
 )
 from sumout.infer.objectives.elbo import ELBO
 from sumout.infer.objectives.losses import LossHistory
-from sumout.infer.objectives.svi import SVI
 from sumout.infer.objectives.recorded import JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceMeanField_ELBO
+from sumout.infer.objectives.svi import SVI
 from sumout.infer.objectives.trace_elbo import Trace_ELBO, TraceGraph_ELBO
 from sumout.infer.objectives.trace_mean_field_elbo import TraceMeanField_ELBO
 from sumout.infer.objectives.traceenum_elbo import TraceEnum_ELBO

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from sumout.plan.choose import Considered, Occurrence, occurrences
@@ -45,9 +46,22 @@ class Draft:
             self.structure = copies.structure
             wanted = [copies.readout(each, at) for each in marginals for at in copies.elements(each, sizes)]
             last = [copies.at(each, at) for each in maximised for at in copies.elements(each, sizes)]
+        self.varying = frozenset(
+            number
+            for number, factor in enumerate(self.structure.factors)
+            if not set(sliced).isdisjoint(factor.inputs)
+        )
         of_slices = dict(self.structure.sizes)
         self.sliced = tuple([(name, of_slices[name]) for name in sliced])
+        self.put_together = 0
         if sliced:
+            homes = dict(self.structure.variables)
+            self.put_together = max(
+                sum(
+                    [math.prod([of_slices[name] for name in each.inputs]) for each in self.structure.factors]
+                ),
+                sum([math.prod([of_slices[name] for name in _dims(each, homes)]) for each in wanted]),
+            )
             self.structure = self.structure.without(sliced)
             wanted = [each for each in (_without(each, sliced) for each in wanted) if each]
         self.last = frozenset(last)
@@ -80,11 +94,15 @@ class Draft:
         machine: Machine,
         safe: int = 0,
         frugal: bool = False,
+        shared: bool = True,
     ) -> EliminationPlan:
-        """The finished plan, given a path for each of ``problems``."""
+        """The finished plan, given a path for each of ``problems``; the rest as ``PlanRecord`` says."""
+        shared = shared and bool(self.sliced)
         of_problem = dict(zip(self.problems, paths, strict=True))
         elimination = eliminate(self.outline, self.factors, lambda each: of_problem[id(each)])
-        timetable = schedule(elimination, dict(self.structure.sizes), self.factors, frugal)
+        timetable = schedule(
+            elimination, dict(self.structure.sizes), self.factors, frugal, self.varying if shared else None
+        )
         contractions = [stage for stage in self.outline.stages if isinstance(stage, Contract)]
         return EliminationPlan(
             structure=self.structure,
@@ -98,6 +116,8 @@ class Draft:
             unrolled=self.unrolled,
             sliced=self.sliced,
             frugal=frugal,
+            shared=shared,
+            put_together=self.put_together,
             elimination=elimination,
             schedule=timetable,
             cost=cost_of(timetable),
@@ -117,3 +137,9 @@ def _without(wanted: Readout, names: Sequence[str]) -> Readout:
     if isinstance(wanted, str):
         return () if wanted in names else wanted
     return tuple([name for name in wanted if name not in names])
+
+
+def _dims(wanted: Readout, homes: Mapping[str, frozenset[str]]) -> set[str]:
+    """The variables of a readout, and their plates."""
+    names = {wanted} if isinstance(wanted, str) else set(wanted)
+    return names.union(*[homes[name] for name in names])

@@ -29,7 +29,7 @@ def compared(mine: PlanRecord, other: PlanRecord) -> str:
         rows.append((what, show(one), show(two), ratio))
 
     add("flops", mine.flops, other.flops, figure)
-    add("launches", mine.slices * mine.cost.launches, other.slices * other.cost.launches, figure)
+    add("launches", _launches(mine), _launches(other), figure)
     add("largest table", mine.largest, other.largest, figure)
     add("induced width", mine.width, other.width, figure)
     add("peak memory", mine.bytes(), other.bytes(), in_bytes)
@@ -38,6 +38,11 @@ def compared(mine: PlanRecord, other: PlanRecord) -> str:
     add("estimated time", mine.seconds(), other.seconds(mine.machine), duration)
     same = "" if mine.asked == other.asked else "\nThey were made for different structures."
     return aligned(rows, right={1, 2, 3}) + same
+
+
+def _launches(plan: PlanRecord) -> int:
+    """Of all slices together."""
+    return plan.slices * plan.cost.launches - (plan.slices - 1) * plan.once.launches
 
 
 def _asked(plan: PlanRecord) -> str:
@@ -84,6 +89,11 @@ def _simplified(plan: PlanRecord) -> Iterator[str]:
         yield (
             f"Sliced: {_some([name for name, _ in plan.sliced])} {'is' if len(plan.sliced) == 1 else 'are'} fixed to "
             f"{plan.slices:,} joint states, one after the other, because the plan would not fit into memory otherwise."
+        )
+    if plan.once.launches:
+        yield (
+            f"Shared: {counted(plan.once.launches, 'group')} of {figure(plan.once.flops)} flops, which depend on none "
+            f"of these, run once and not {plan.slices:,} times."
         )
     if plan.frugal:
         yield "Frugal: steps run one by one, because batches of them would not fit into memory."

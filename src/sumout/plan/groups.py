@@ -50,7 +50,7 @@ class Group:
     play. For ``contract``: kept by both (batch), left, summed, right; the operands are ``batch + left +
     summed`` and ``batch + summed + right``, the result ``batch + left + right``. For ``sum`` and ``product``:
     kept, gone; the operand is ``kept + gone``, the result ``kept``. ``maximum`` tells that the steps maximise even
-    where others sum.
+    where others sum, ``once`` that they are the same in every slice of a plan, and run once for all of them.
     """
 
     kind: str
@@ -60,6 +60,7 @@ class Group:
     blocks: tuple[tuple[int, ...], ...]
     times: float = 1.0
     maximum: bool = False
+    once: bool = False
 
     @cached_property
     def rows(self) -> int:

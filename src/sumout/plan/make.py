@@ -137,10 +137,15 @@ def _sliced(question: _Question, how: Planning, room: Room, whole: EliminationPl
         if not fixed and not frugal:
             return whole
         draft = _draft(question, whole.unrolled, fixed)
-        if not frugal:
-            return _fill(draft, quick)
-        plan = make(fixed, frugal=False)
-        return draft.plan(plan.order, plan.paths, plan.considered, plan.machine, plan.simplified.safe, True)
+        plan = make(fixed, frugal=False) if frugal else _fill(draft, quick)
+        found = plan
+        for shared in (True, False) if frugal and fixed else (False,):
+            if found.frugal != frugal or not room.holds(found):
+                safe = plan.simplified.safe
+                found = draft.plan(
+                    plan.order, plan.paths, plan.considered, plan.machine, safe, frugal, shared
+                )
+        return found
 
     draft = _draft(question, whole.unrolled)
     candidates = sliceable(draft.structure)
@@ -262,7 +267,9 @@ def load_plan(path: str | Path, structure: Structure | None = None) -> Eliminati
         )
     for problem, found in zip(problems, saved.paths, strict=True):
         check_path(found, len(problem.operands))
-    return draft.plan(saved.order, saved.paths, saved.considered, saved.machine, saved.safe, saved.frugal)
+    return draft.plan(
+        saved.order, saved.paths, saved.considered, saved.machine, saved.safe, saved.frugal, saved.shared
+    )
 
 
 def _difference(one: Structure, other: Structure) -> str:

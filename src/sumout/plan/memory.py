@@ -73,8 +73,9 @@ def _forward(schedule: Schedule, held: frozenset[int]) -> tuple[int, int]:
     """The most at once in a forward sweep: of which nothing is kept, and which is kept."""
     groups = schedule.groups
     rows_left = [group.rows for group in groups]
+    staying = _staying(schedule)
     alive = alive_or_kept = most = most_kept = 0
-    for group in groups:
+    for group in sorted(groups, key=lambda each: not each.once):
         now = copied = 0
         for side, shape in zip(group.operands, group.shapes, strict=True):
             copies, pieces = _stacked(side, math.prod(shape))
@@ -88,7 +89,7 @@ def _forward(schedule: Schedule, held: frozenset[int]) -> tuple[int, int]:
             for rows in side:
                 if rows.group is not None:
                     rows_left[rows.group] -= len(rows.numbers)
-                    if rows_left[rows.group] == 0:
+                    if rows_left[rows.group] == 0 and rows.group not in staying:
                         alive -= groups[rows.group].written
                         if rows.group not in held:
                             alive_or_kept -= groups[rows.group].written
@@ -97,14 +98,26 @@ def _forward(schedule: Schedule, held: frozenset[int]) -> tuple[int, int]:
 
 def _backward(schedule: Schedule, held: frozenset[int]) -> int:
     groups = schedule.groups
-    of_held = sum([groups[number].written for number in held])
+    of_held = sum([groups[number].written for number in held | _staying(schedule)])
     kept, handed_back, most = of_held + sum(map(_kept, groups)), 0, 0
     for group in reversed(groups):
         gathered = 2 * group.written
         most = max(most, kept + handed_back + gathered + _backward_work(group))
-        kept -= _kept(group)
+        if not group.once:
+            kept -= _kept(group)
         handed_back += group.read  # The beliefs of factors stay, and with them what they are views of.
     return most
+
+
+def _staying(schedule: Schedule) -> frozenset[int]:
+    """Groups that run once and are read in every slice."""
+    readers = [
+        rows for group in schedule.groups if not group.once for side in group.operands for rows in side
+    ]
+    readers += schedule.totals
+    return frozenset(
+        [rows.group for rows in readers if rows.group is not None and schedule.groups[rows.group].once]
+    )
 
 
 def _stacked(side: tuple[Rows, ...], entries: int) -> tuple[int, int]:

@@ -47,6 +47,8 @@ class PlanRecord:
         sliced: variables, with their sizes, that are fixed to one joint state after the other, because the plan would
             not fit into memory without.
         frugal: whether steps run one by one, which takes less memory than batches and more launches.
+        shared: whether the parts that are the same in all slices run once, and their results wait for the slices.
+        put_together: entries of the tables that are added up over slices: derivatives by all tables, or marginals.
         schedule: the batched groups that the executor runs.
         cost: flops, entries and launches, of one slice.
         considered: all ways of ordering that were tried.
@@ -63,6 +65,8 @@ class PlanRecord:
     unrolled: tuple[str, ...]
     sliced: tuple[tuple[str, int], ...]
     frugal: bool
+    shared: bool
+    put_together: int = field(repr=False, compare=False)
     elimination: Elimination = field(repr=False, compare=False)
     schedule: Schedule = field(repr=False, compare=False)
     cost: Cost = field(compare=False)
@@ -73,7 +77,7 @@ class PlanRecord:
     @property
     def flops(self) -> int:
         """Multiply-adds of a forward sweep, all slices together."""
-        return self.cost.flops * self.slices
+        return self.cost.flops * self.slices - (self.slices - 1) * self.once.flops
 
     @cached_property
     def slices(self) -> int:
@@ -114,7 +118,20 @@ class PlanRecord:
 
     def seconds(self, machine: Machine | None = None) -> float:
         """About how long a forward sweep takes, all slices together."""
-        return self.slices * self.cost.seconds(machine or self.machine)
+        machine = machine or self.machine
+        return self.slices * self.cost.seconds(machine) - (self.slices - 1) * self.once.seconds(machine)
+
+    @cached_property
+    def once(self) -> Cost:
+        """What the parts cost that run once for all slices; their memory is counted with the rest."""
+        groups = [group for group in self.schedule.groups if group.once]
+        return Cost(
+            sum([group.work for group in groups]),
+            sum([group.read + group.written for group in groups]),
+            len(groups),
+            0,
+            0,
+        )
 
     def bytes(self, itemsize: int = 8, backward: bool = False, samples: int = 0) -> int:
         """The memory that running the plan needs at most, the factors themselves not counted.
@@ -124,7 +141,9 @@ class PlanRecord:
             backward: whether marginals, gradients or a best assignment are wanted, for which the forward sweep is kept.
             samples: how many are drawn.
         """
-        made = self.cost.peak_with_backward if backward or samples else self.cost.peak_entries
+        made = self.cost.peak_entries
+        if backward or samples:
+            made = self.cost.peak_with_backward + self.put_together
         walk = walk_bytes(self.schedule, self._copies, itemsize, samples) if samples else 0
         return (made + self._given_for_it) * itemsize + walk
 

@@ -28,6 +28,7 @@ class Saved(NamedTuple):
     unrolled: tuple[str, ...]
     sliced: tuple[str, ...]
     frugal: bool
+    shared: bool
     order: str
     paths: tuple[Path, ...]
     considered: tuple[Considered, ...]
@@ -53,6 +54,7 @@ def to_json(plan: PlanRecord) -> str:
         "unrolled": list(plan.unrolled),
         "sliced": [name for name, _ in plan.sliced],
         "frugal": plan.frugal,
+        "shared": plan.shared,
         "order": plan.order,
         "paths": [[list(pair) for pair in path] for path in plan.paths],
         "considered": [list(each) for each in plan.considered],
@@ -112,6 +114,7 @@ def _read(content: dict[str, Any]) -> Saved:
         _strings(content["unrolled"]),
         _strings(content["sliced"]),
         bool(content["frugal"]),
+        bool(content["shared"]),
         _string(content["order"]),
         _each(content["paths"], lambda path: _each(path, _pair)),
         _each(

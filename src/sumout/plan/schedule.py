@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -57,7 +57,9 @@ class _Sorter:
 
     def _contraction(self, step: Step, lhs: Names, rhs: Names) -> _Parts:
         args, over = step.args, step.over
-        batch_of, left_of, summed_of = [], [], []
+        batch_of: list[str] = []
+        left_of: list[str] = []
+        summed_of: list[str] = []
         for each in lhs:
             (left_of if each not in rhs else summed_of if each in over else batch_of).append(each)
         left, of_left = self._block(left_of)
@@ -95,13 +97,13 @@ def _rank(wanted: tuple[Names, Names], have: tuple[Names, Names], args: tuple[in
 class _Agenda:
     """The steps that can run, by what they are alike in; tells which to run next."""
 
-    def __init__(self, steps: Mapping[int, _Parts], factors: int) -> None:
+    def __init__(self, steps: Mapping[int, _Parts], factors: int, once: Container[int]) -> None:
         kinds: dict[object, int] = {}
         self.kind: dict[int, int] = {}
         self.user: dict[int, int] = {}
         self.waiting_for: dict[int, int] = {}
         for node, (step, _, blocks) in steps.items():
-            alike = (step.kind, step.times, step.maximum, blocks)
+            alike = (step.kind, step.times, step.maximum, node in once, blocks)
             self.kind[node] = kinds.setdefault(alike, len(kinds))
             missing = 0
             for arg in step.args:
@@ -177,7 +179,7 @@ class _Scheduler:
         count = self.groups[group].rows
         return Rows(group, tuple(rows), len(rows) == count and rows == list(range(count)), order)
 
-    def add(self, nodes: Sequence[int], members: Sequence[_Parts]) -> None:
+    def add(self, nodes: Sequence[int], members: Sequence[_Parts], once: bool) -> None:
         """Makes a group of steps that are alike."""
         first = members[0]
         dims = tuple([tuple([parts.args[side] for parts in members]) for side in range(len(first.args))])
@@ -189,13 +191,17 @@ class _Scheduler:
         )
         kind, times, maximum = first.step.kind, first.step.times, first.step.maximum
         steps = tuple([parts.step for parts in members])
-        self.groups.append(Group(kind, steps, operands, dims, first.blocks, times, maximum))
+        self.groups.append(Group(kind, steps, operands, dims, first.blocks, times, maximum, once))
         for row, node in enumerate(nodes):
             self.place[node] = (len(self.groups) - 1, row)
 
 
 def schedule(
-    elimination: Elimination, sizes: Mapping[str, int], factors: int, frugal: bool = False
+    elimination: Elimination,
+    sizes: Mapping[str, int],
+    factors: int,
+    frugal: bool = False,
+    varying: Container[int] | None = None,
 ) -> Schedule:
     """Groups the steps of an elimination into batched operations.
 
@@ -204,24 +210,34 @@ def schedule(
         sizes: of all variables and plates.
         factors: how many factors there are, probes included; the first steps' operands.
         frugal: whether memory counts and not launches: then each step runs alone, as soon as its result is wanted.
+        varying: the factors that differ from slice to slice, where what depends on none of them is to run once; it is
+            in no group with the others then. Every step runs each time if ``None``.
     """
     scheduler, sorter = _Scheduler(elimination.dims), _Sorter(sizes)
     steps: dict[int, _Parts] = {}
+    once: set[int] = set()
     for node, step in enumerate(elimination.steps, start=factors):
         steps[node] = sorter.parts(step, scheduler.dims)
         scheduler.dims[node] = steps[node].step.out
+        if varying is not None and _alike(step, factors, varying, once):
+            once.add(node)
     if frugal:
         for node in _depth_first(steps, [total.node for total in elimination.totals]):
-            scheduler.add([node], [steps[node]])
+            scheduler.add([node], [steps[node]], node in once)
     else:
-        agenda = _Agenda(steps, factors)
+        agenda = _Agenda(steps, factors, once)
         while nodes := agenda.take():
             most = max(1, _MOST_ENTRIES // max(1, steps[nodes[0]].entries))
             for start in range(0, len(nodes), most):
                 some = nodes[start : start + most]
-                scheduler.add(some, [steps[node] for node in some])
+                scheduler.add(some, [steps[node] for node in some], nodes[0] in once)
             agenda.done(nodes)
     return _with_totals(scheduler, elimination)
+
+
+def _alike(step: Step, factors: int, varying: Container[int], once: Container[int]) -> bool:
+    """Whether a step is the same in all slices."""
+    return all(arg in once if arg >= factors else arg not in varying for arg in step.args)
 
 
 def _with_totals(scheduler: _Scheduler, elimination: Elimination) -> Schedule:

@@ -84,12 +84,16 @@ AFFINE: dict[str, Function] = {
     "masked_fill": lambda m, v: m.masked_fill(W > 0, 7.0) + W.masked_fill(W > 0, v.sum()),
     "index_add": lambda m, v: torch.ones(5, dtype=D).index_add(0, torch.tensor([4, 0, 4]), v),
     "scatter_add": lambda m, v: v.scatter_add(0, torch.tensor([0, 0, 2, 1]), m[0]),
-    "solve": lambda m, v: torch.linalg.solve(SQUARE, v) + torch.linalg.solve_triangular(SQUARE.tril(), m, upper=False).sum(),
+    "solve": lambda m, v: (
+        torch.linalg.solve(SQUARE, v) + torch.linalg.solve_triangular(SQUARE.tril(), m, upper=False).sum()
+    ),
     "conv": lambda m, v: F.conv1d(m.unsqueeze(1), W[:1, :2].unsqueeze(1)),
     "lerp": lambda m, v: torch.lerp(m, v.unsqueeze(-1), 0.3),
     "addcmul": lambda m, v: torch.addcmul(m, W, v.unsqueeze(-1), value=2),
     "casts": lambda m, v: m.to(torch.float64).double().type_as(W) + W.to(m) + W.expand_as(m) + m.expand_as(m),
-    "like": lambda m, v: torch.zeros_like(m) + m.new_ones(4) + torch.full_like(m, 2.0) + m.new_tensor(1.0) + m,
+    "like": lambda m, v: (
+        torch.zeros_like(m) + m.new_ones(4) + torch.full_like(m, 2.0) + m.new_tensor(1.0) + m
+    ),
     "broadcast_tensors": lambda m, v: sum(torch.broadcast_tensors(m, v.unsqueeze(-1), W)),
     "meshgrid free": lambda m, v: m.swapaxes(0, 1).mT.squeeze().unsqueeze(0).squeeze(0).movedim(0, 1),
 }
@@ -221,7 +225,7 @@ def test_a_function_of_autograd_s_own_sees_a_delayed_value() -> None:
         def forward(ctx: Any, x: Tensor) -> Tensor:
             return x * 2
 
-    m, v = delayed(1)
+    _, v = delayed(1)
     found: Any = Twice.apply(v)  # type: ignore[no-untyped-call]
     torch.testing.assert_close(at(found, *draw(2)), 2 * draw(2)[1])
 
@@ -246,7 +250,10 @@ def test_coefficients_and_constants_keep_their_gradients() -> None:
 
     def through(m: Any, v: Any) -> Any:
         joint = torch.stack([v @ weight, m.cumsum(1)[0] * weight[0]]) / weight[1, 1]
-        return torch.where(torch.tensor([[True], [False]]), joint, weight[2]) - torch.kron(v, weight[0, :1]).sum()
+        return (
+            torch.where(torch.tensor([[True], [False]]), joint, weight[2])
+            - torch.kron(v, weight[0, :1]).sum()
+        )
 
     found = through(*delayed(1))
     m, v = draw(2)

@@ -26,6 +26,34 @@ PLATES = {"p": (-1, 3), "q": (-2, 2)}
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
+def fixed(*shape: int) -> Tensor:
+    """Data that are the same at each call."""
+    return torch.linspace(-1.0, 2.0, math.prod(shape), dtype=torch.float64).sin().reshape(shape)
+
+
+INSIDE: dict[str, Callable[[Any, int, int], Any]] = {
+    "roll": lambda x, dim, size: x.roll(1, dim),
+    "flip": lambda x, dim, size: torch.flip(x, [dim]),
+    "cumsum": lambda x, dim, size: x.cumsum(dim),
+    "mean": lambda x, dim, size: x.mean(dim, keepdim=True),
+    "gather": lambda x, dim, size: x.index_select(dim, torch.arange(size) // 2),
+    "nested gather": lambda x, dim, size: x.movedim(dim, 0)[torch.tensor([0, 0, 1])][
+        torch.arange(size) % 2 * 2
+    ].movedim(0, dim),
+    "matmul": lambda x, dim, size: (x.movedim(dim, -1) @ fixed(size, size)).movedim(-1, dim),
+    "einsum": lambda x, dim, size: torch.einsum(
+        "...i,ij->...j", x.movedim(dim, -1), fixed(size, size)
+    ).movedim(-1, dim),
+    "where": lambda x, dim, size: torch.where(fixed(*x.shape) > 0, x, 0.25 - x.roll(1, dim)),
+    "diff": lambda x, dim, size: torch.diff(x, dim=dim, prepend=torch.zeros_like(x.narrow(dim, 0, 1))),
+    "shift": lambda x, dim, size: torch.cat([x.narrow(dim, 0, 1) * 0, x.narrow(dim, 0, size - 1)], dim),
+    "itself": lambda x, dim, size: torch.stack([x, x]).sum(0) - (x - x),
+    "outer": lambda x, dim, size: (x.unsqueeze(-1) * fixed(2)).sum(-1),
+    "one by one": lambda x, dim, size: torch.stack([k * each for k, each in enumerate(x.unbind(dim))], dim),
+}
+"""What is done to a value along a plate in which the site that uses it lives, too."""
+
+
 @dataclass(frozen=True)
 class Statement:
     """One site: its plates, which earlier values it uses and how, and whether it is observed."""
@@ -48,7 +76,7 @@ def statements(draw: st.DrawFn) -> list[Statement]:
         uses = []
         if latent:
             for each in draw(st.lists(st.sampled_from(latent), max_size=2, unique_by=lambda each: each.name)):
-                how = draw(st.sampled_from(["own", "sum", "pick", "roll"]))
+                how = draw(st.sampled_from(["own", "sum", "pick", *INSIDE]))
                 uses.append((each.name, how, draw(st.sampled_from([-1.0, 0.5, 2.0]))))
         observed = bool(uses) and draw(st.booleans())
         found.append(
@@ -74,8 +102,8 @@ def fitted(value: Any, source: Statement, goal: Statement, how: str) -> Any:
         if name not in source.plates:
             continue
         inside = name in goal.plates
-        if how == "roll" and inside:
-            value = value.roll(1, dim)
+        if how in INSIDE and inside:
+            value = INSIDE[how](value, dim, size)
         elif how == "sum" or (not inside and how != "pick"):
             value = value.sum(dim, keepdim=True)
         elif how == "pick":

@@ -50,7 +50,9 @@ def test_each_family_by_name_and_by_default() -> None:
     assert list(found) == ["bias", "weights", "spread"]
     torch.testing.assert_close(found["bias"].concentration1, number(4.0), **EXACT)
     torch.testing.assert_close(found["bias"].concentration0, number(4.0), **EXACT)
-    torch.testing.assert_close(found["weights"].concentration, torch.tensor([2.0, 2.0, 5.0], dtype=D), **EXACT)
+    torch.testing.assert_close(
+        found["weights"].concentration, torch.tensor([2.0, 2.0, 5.0], dtype=D), **EXACT
+    )
     torch.testing.assert_close(found["spread"].concentration, number(4.5), **EXACT)
     torch.testing.assert_close(found["spread"].rate, number(2.0 + 5.25 / 2), **EXACT)
     assert list(infer.marginals(collapse(program), sites=["weights"])()) == ["weights"]
@@ -185,8 +187,12 @@ def test_samples_of_mixtures() -> None:
     arguments = (y, weights, means, noise)
     exact = infer.marginals(collapse(mixture))(*arguments)
     count = 20_000
-    drawn = infer.posterior_samples(collapse(mixture), count, generator=torch.Generator().manual_seed(0))(*arguments)
-    again = infer.posterior_samples(collapse(mixture), count, generator=torch.Generator().manual_seed(0))(*arguments)
+    drawn = infer.posterior_samples(collapse(mixture), count, generator=torch.Generator().manual_seed(0))(
+        *arguments
+    )
+    again = infer.posterior_samples(collapse(mixture), count, generator=torch.Generator().manual_seed(0))(
+        *arguments
+    )
     torch.testing.assert_close(drawn["x"], again["x"], rtol=0, atol=0)
     for name in ("mu", "x"):
         error = (exact[name].variance / count).sqrt()
@@ -252,7 +258,9 @@ def test_modes_of_conjugate_families() -> None:
     torch.testing.assert_close(best["spread"], number((2 + 5.25 / 2) / 5.5), **EXACT)
     torch.testing.assert_close(best["rate"], counts() / 1.7, **EXACT)
     values = {name: best[name] for name in ("bias", "spread")}
-    conditioned = poutine.trace(poutine.condition(program, data={**values, "rate": best["rate"].clamp(min=1e-300)}))
+    conditioned = poutine.trace(
+        poutine.condition(program, data={**values, "rate": best["rate"].clamp(min=1e-300)})
+    )
     sites = conditioned.get_trace().nodes
     total = sum(sites[name]["log_prob_sum"] for name in ("bias", "spread", "flip", "x", "rate", "y"))
     simplex = dist.Dirichlet(torch.tensor([1.0, 2.0, 3.0], dtype=D))
@@ -264,8 +272,36 @@ def test_modes_of_conjugate_families() -> None:
 def test_what_has_no_mode_is_refused() -> None:
     with pytest.raises(ModelError, match=r"Site 'rate' has no most probable value.*shape below 1"):
         infer.map_assignment(collapse(pumps))()
-    with pytest.raises(ModelError, match=r"'noise', 'loc' together.*unknown scale"):
-        infer.map_assignment(collapse(regression))()
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_modes_with_an_unknown_scale(inverse: bool) -> None:
+    """The gradient of the joint density vanishes there, and the density is that of the program."""
+    y = torch.tensor([[1.0, 2.0, 0.5, 3.0], [0.0, 4.0, 2.0, 2.5]], dtype=D)
+
+    def program() -> None:
+        z: Any = sample("z", dist.Categorical(torch.tensor([0.3, 0.7], dtype=D)))
+        with plate("groups", 2, dim=-2):
+            prior = dist.InverseGamma(number(2.0), 1.0) if inverse else dist.Gamma(number(2.0), 1.0)
+            noise: Any = sample("noise", prior)
+            width = noise.sqrt() if inverse else noise.rsqrt()
+            loc: Any = sample("loc", dist.Normal(torch.tensor([0.3, 2.0], dtype=D)[z], 2 * width))
+            with plate("rows", 4, dim=-1):
+                sample("y", dist.Normal(loc, width), obs=y)
+
+    best = infer.map_assignment(collapse(program))()
+    leaves = {name: best[name].clone().requires_grad_() for name in ("noise", "loc")}
+
+    def log_joint(z: Tensor) -> Tensor:
+        sites = poutine.trace(poutine.condition(program, data={**leaves, "z": z})).get_trace().nodes
+        names = ("z", "noise", "loc", "y")
+        return torch.stack([sites[name]["log_prob_sum"] for name in names]).sum()
+
+    joint = log_joint(best["z"])
+    torch.testing.assert_close(best.log_prob, joint.detach(), **EXACT)
+    for gradient in torch.autograd.grad(joint, list(leaves.values())):
+        assert float(gradient.abs().max()) < 1e-8
+    assert float(log_joint(1 - best["z"]).detach()) < float(joint.detach())
 
 
 def predicted(y: Tensor) -> Any:
@@ -300,7 +336,7 @@ def test_predictions_integrate_to_one_and_have_closed_forms() -> None:
             sample("u", dist.Normal(loc, 0.5), obs=y / 3)
 
     torch.testing.assert_close(found.log_evidence, infer.log_evidence(collapse(plain))(), **EXACT)
-    assert "odd" not in found and "far" not in found
+    assert {"odd", "far"}.isdisjoint(found)
     rate, bias = dist.Gamma(number(7.0), 3.5), dist.Beta(number(2.0), 3.0)
     grid = torch.linspace(1e-6, 40.0, 200_001, dtype=D)
     for element, exposure in enumerate((1.0, 3.0)):

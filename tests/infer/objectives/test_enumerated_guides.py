@@ -347,10 +347,8 @@ def three_levels_model() -> None:
         sample("x", dist.Normal(logits("loc", 2)[a] + b * c - d, 1.0), obs=X[:2])
 
 
-@pytest.mark.parametrize(
-    "drawn", [{"a"}, {"b"}, {"c"}, {"a", "b"}, {"a", "c"}, {"b", "c"}, {"a", "b", "c"}], ids=str
-)
-def test_sites_are_enumerated_or_drawn(drawn: set[str]) -> None:
+@pytest.mark.parametrize("drawn", ["a", "b", "c", "ab", "ac", "bc", "abc"])
+def test_sites_are_enumerated_or_drawn(drawn: str) -> None:
     def infer(name: str) -> dict[str, str]:
         return {} if name in drawn else MARK
 

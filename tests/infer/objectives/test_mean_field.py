@@ -117,7 +117,3 @@ def test_of_sites_without_derivatives_of_values(guide_order: tuple[str, str]) ->
 
     assert_unbiased(loss, guide, {"a", "b"}, -bound(model, guide))
     assert gradients(loss(guide)).keys() == {"p_a", "p_b", "q_a", "q_b"}
-    together = TraceMeanField_ELBO(num_particles=2, vectorize_particles=True)
-    assert_unbiased(
-        lambda guide: together.differentiable_loss(model, guide), guide, {"a"}, -bound(model, guide)
-    ) if False else None

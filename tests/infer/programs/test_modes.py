@@ -262,5 +262,5 @@ def test_a_log_probability_is_that_of_its_value_only() -> None:
     copied = pickle.loads(pickle.dumps(trace.nodes["x"]["fn"]))
     torch.testing.assert_close(copied.log_prob(site["value"].clone()), site["log_prob"])
     site["value"] = torch.tensor([0.2, 0.8], dtype=torch.float64)
-    with pytest.raises(EnumerationError, match="Dirichlet.*only at the value"):
+    with pytest.raises(ValueError, match="Dirichlet.*only at the value"):
         site["log_prob"]

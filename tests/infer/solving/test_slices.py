@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import replace
 
@@ -15,7 +16,8 @@ import oracles
 from strategies import factor_graphs, to_problem
 from sumout import infer
 from sumout.errors import MemoryLimitError
-from sumout.execute import MAX_SUM
+from sumout.execute import LOG_SUM_EXP, MAX_SUM, Semiring, execute
+from sumout.execute.algebra import LogSum, Maximum
 from sumout.factors import FactorGraph
 from sumout.infer.solving.solve import sample, solve
 from sumout.plan import EliminationPlan, make_plan, planning
@@ -229,3 +231,82 @@ def test_a_scaled_component_is_not_sliced() -> None:
     assert make_plan(graph.structure, memory_limit=limit).sliced
     with pytest.raises(MemoryLimitError, match="A power is taken of the whole sum over"):
         make_plan(scaled.structure, memory_limit=limit)
+
+
+def lollipop(length: int = 12, states: int = 4) -> FactorGraph:
+    """Variables that are all joined to each other, and a chain that hangs on one of them."""
+    knot = [f"k{each}" for each in range(6)]
+    rows = [knot[0], *(f"x{each}" for each in range(length))]
+    pairs = [*itertools.combinations(knot, 2), *itertools.pairwise(rows)]
+    draw = torch.Generator().manual_seed(0)
+    return FactorGraph.from_tables(
+        {
+            f"{a}-{b}": ([a, b], torch.rand(states, states, dtype=torch.float64, generator=draw))
+            for a, b in pairs
+        }
+    )
+
+
+@pytest.mark.parametrize("semiring", [LOG_SUM_EXP, MAX_SUM], ids=["sum", "maximum"])
+@pytest.mark.parametrize("wanted", [False, True], ids=["value", "marginals"])
+def test_what_is_the_same_in_all_slices_runs_once(
+    semiring: Semiring, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = lollipop()
+    names = tuple(graph.variables) if wanted else ()
+    whole = make_plan(graph.structure, names)
+    plan = make_plan(
+        graph.structure, names, memory_limit=whole.bytes(8, backward=wanted) // 2, backward=wanted
+    )
+    assert plan.sliced
+    once = [number for number, group in enumerate(plan.schedule.groups) if group.once]
+    assert 0 < len(once) < len(plan.schedule.groups)
+    assert "run once and not" in plan.explain()
+    runs = dict.fromkeys(range(len(plan.schedule.groups)), 0)
+    kind = LogSum if semiring == LOG_SUM_EXP else Maximum
+    original = kind.forward
+
+    def counting(self: object, number: int, *args: object) -> object:
+        runs[number] += 1
+        return original(self, number, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kind, "forward", counting)
+    found = solve(graph, semiring, names, plan=plan)
+    assert all(count == (1 if number in once else plan.slices) for number, count in runs.items())
+    monkeypatch.undo()
+    expected = execute(whole, graph, semiring)
+    torch.testing.assert_close(found.value, expected.value, **EXACT)
+    for name in names:
+        torch.testing.assert_close(found.marginal(name).probs, expected.marginal(name).probs, **EXACT)
+
+
+def test_sharing_gives_way_where_memory_is_short() -> None:
+    graph = lollipop(length=60, states=6)
+    names = tuple(graph.variables)
+    plans = []
+    limit = make_plan(graph.structure, names).bytes(8, backward=True)
+    with contextlib.suppress(MemoryLimitError):
+        while True:
+            limit = int(0.9 * limit)
+            plans.append(make_plan(graph.structure, names, memory_limit=limit, backward=True))
+    assert {plan.shared for plan in plans if plan.sliced} == {False, True}
+    value = execute(make_plan(graph.structure), graph).value
+    for plan in {plan.shared: plan for plan in plans if plan.sliced}.values():
+        torch.testing.assert_close(solve(graph, plan=plan).value, value, **EXACT)
+
+
+def test_derivatives_and_samples_of_plans_that_share() -> None:
+    graph = lollipop(4, 3)
+    plan = make_plan(graph.structure, memory_limit=make_plan(graph.structure).bytes(8) // 2)
+    assert plan.once.launches
+    leaves = with_tables(graph, [factor.data.clone().requires_grad_() for factor in graph.factors])
+    given = [factor.data for factor in leaves.factors]
+    found = torch.autograd.grad(solve(leaves, plan=plan).value, given)
+    expected = torch.autograd.grad(execute(make_plan(graph.structure), leaves).value, given)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+    drawn = sample(graph, 20, torch.Generator().manual_seed(0), plan=plan)
+    score = sum(
+        factor.data[tuple([drawn.choices[name].states for name in factor.inputs])] for factor in graph.factors
+    )
+    torch.testing.assert_close(drawn.log_prob, score - drawn.value, **EXACT)

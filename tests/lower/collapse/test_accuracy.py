@@ -80,7 +80,9 @@ def test_an_unknown_scale_of_numbers_far_from_zero() -> None:
     y = (torch.randn(40, dtype=D) * 256).round() / 256
     near, far = y + 1e6, y
     covariance = torch.eye(40, dtype=D) + 100
-    student = dist.MultivariateStudentT(4.0, torch.zeros(40, dtype=D), torch.linalg.cholesky(covariance * 0.5))
+    student = dist.MultivariateStudentT(
+        4.0, torch.zeros(40, dtype=D), torch.linalg.cholesky(covariance * 0.5)
+    )
     torch.testing.assert_close(
         infer.log_evidence(collapse(program))(near), student.log_prob(far), rtol=1e-9, atol=1e-9
     )

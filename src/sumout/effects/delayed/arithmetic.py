@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sumout.effects.delayed.links import broadcast, joined, scaled, summed
+from sumout.effects.delayed.links import broadcast, joined, merged, scaled, summed
 from sumout.effects.delayed.registry import const_of, is_affine, is_known, probes, rule
 from sumout.effects.delayed.value import Delayed
 
@@ -109,11 +109,10 @@ def power_of(value: Any, exponent: Any) -> Any:
         return None
     if exponent == 1:
         return value
-    single = len(value.links) == 1 and value.links[0].terms == 1
-    if not single or value.shift is not None or exponent == 0:
+    if len(value.links) != 1 or value.shift is not None or exponent == 0:
         return None
-    (link,) = value.links
-    if not link.positive:
+    link = merged(value.links[0])
+    if link.terms > 1 or not link.positive:
         return None
     power = value.power * exponent
     links = (link._replace(coef=link.coef**exponent),)

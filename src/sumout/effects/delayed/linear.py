@@ -162,7 +162,10 @@ def _by_units(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: 
             return None
         units = torch.eye(value.probe.numel(), dtype=value.dtype, device=value.device)
         made = [
-            func(*[unit.reshape(value.shape) if at == place else each for at, each in enumerate(zeros)], **kwargs)
+            func(
+                *[unit.reshape(value.shape) if at == place else each for at, each in enumerate(zeros)],
+                **kwargs,
+            )
             for unit in units
         ]
         if not made:
@@ -172,10 +175,15 @@ def _by_units(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: 
             ones = [1] * plain.ndim
             where = link.where.reshape(link.terms, -1, *ones)
             coef = link.coef.reshape(link.terms, -1, *ones) * matrix
-            none = torch.zeros_like(coef, dtype=torch.bool) if matrix.requires_grad else (matrix == 0).expand(coef.shape)
+            none = (
+                torch.zeros_like(coef, dtype=torch.bool)
+                if matrix.requires_grad
+                else (matrix == 0).expand(coef.shape)
+            )
             links.append(
                 link._replace(
-                    where=where.expand(coef.shape).masked_fill(none, -1).flatten(0, 1), coef=coef.flatten(0, 1)
+                    where=where.expand(coef.shape).masked_fill(none, -1).flatten(0, 1),
+                    coef=coef.flatten(0, 1),
                 )
             )
     return Delayed.made(plain, joined(links), func(*[const_of(each) for each in args], **kwargs))

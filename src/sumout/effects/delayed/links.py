@@ -52,7 +52,9 @@ def compact(x: Tensor, dims: Iterable[int] | None = None) -> Tensor:
     torch.Size([1, 3])
     """
     strides = x.stride()
-    repeated = [each for each in (range(x.ndim) if dims is None else dims) if not strides[each] and x.shape[each] > 1]
+    repeated = [
+        each for each in (range(x.ndim) if dims is None else dims) if not strides[each] and x.shape[each] > 1
+    ]
     if not repeated:
         return x
     base = x._base
@@ -129,6 +131,16 @@ def summed(link: Link, dim: int) -> tuple[Link | None, Tensor | None]:
         ),
         None,
     )
+
+
+def merged(link: Link) -> Link:
+    """The link with one term, if all terms are of the same entries; else the link."""
+    if link.terms == 1:
+        return link
+    first = link.where.max(0, keepdim=True).values
+    if not bool(((link.where == first) | (link.where < 0)).all()):
+        return link
+    return link._replace(where=first, coef=link.coef.sum(0, keepdim=True))
 
 
 def joined(links: Iterable[Link]) -> tuple[Link, ...]:

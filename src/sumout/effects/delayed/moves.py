@@ -65,7 +65,9 @@ def join(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
     def assembled(value: Delayed, part: Tensor, rest: int) -> Tensor:
         def change(each: Tensor) -> Tensor:
-            return part if each is value else torch.full(each.shape, rest, dtype=part.dtype, device=part.device)
+            return (
+                part if each is value else torch.full(each.shape, rest, dtype=part.dtype, device=part.device)
+            )
 
         return cast(Tensor, func(*mapped(args, change), **mapped(kwargs, change)))
 
@@ -97,16 +99,20 @@ def cast_value(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return None
     args, kwargs = probes(args[1:]), probes(kwargs)
 
-    def cast_one(each: Tensor) -> Tensor:
-        return cast(Tensor, func(each, *args, **kwargs))
+    def cast_one(each: Tensor) -> Any:
+        return func(each, *args, **kwargs)
 
     plain = cast_one(value.probe)
     if not isinstance(plain, Tensor):
         return plain  # The name of the type.
     if not plain.is_floating_point():
         return None
-    links = [link._replace(where=link.where.to(plain.device), coef=cast_one(link.coef)) for link in value.links]
-    return Delayed.made(plain, tuple(links), None if value.shift is None else cast_one(value.shift), value.power)
+    links = [
+        link._replace(where=link.where.to(plain.device), coef=cast_one(link.coef)) for link in value.links
+    ]
+    return Delayed.made(
+        plain, tuple(links), None if value.shift is None else cast_one(value.shift), value.power
+    )
 
 
 @rule("where")
@@ -135,8 +141,9 @@ def _where(*args: Any, input: Any = None, other: Any = None, condition: Any = No
                     )
                 )
     pure = all(isinstance(each, Delayed) and each.shift is None for each in (left, right))
-    consts = [each.const if isinstance(each, Delayed) else each for each in (left, right)]
-    return Delayed.made(plain, joined(links), None if pure else torch.where(chosen, *consts))
+    consts: list[Any] = [each.const if isinstance(each, Delayed) else each for each in (left, right)]
+    shift: Any = None if pure else torch.where(chosen, consts[0], consts[1])
+    return Delayed.made(plain, joined(links), shift)
 
 
 @rule("broadcast_tensors")
@@ -152,14 +159,19 @@ def _broadcast_tensors(*tensors: Any) -> Any:
 @rule("pad")
 def _pad(*args: Any, mode: str = "constant", **kwargs: Any) -> Any:
     value = args[0]
-    pad = kwargs.get("pad", args[1] if len(args) > 1 else None)
+    pad: Any = kwargs.get("pad", args[1] if len(args) > 1 else None)
     mode = args[2] if len(args) > 2 else mode
     filled = kwargs.get("value", args[3] if len(args) > 3 else None)
-    if mode != "constant" or not isinstance(value, Delayed) or not value.is_affine or isinstance(filled, Delayed):
+    if (
+        mode != "constant"
+        or not isinstance(value, Delayed)
+        or not value.is_affine
+        or isinstance(filled, Delayed)
+    ):
         return None
     change = torch.nn.functional.pad
     links = tuple([moved(link, lambda each: change(each, pad), fills=True) for link in value.links])
-    shift = value.shift
-    if shift is not None or filled:
+    shift: Tensor | None = None
+    if value.shift is not None or filled:
         shift = change(value.const, pad, value=filled)
     return Delayed.made(change(value.probe, pad, value=filled), links, shift)

@@ -77,7 +77,7 @@ class Delayed(Tensor):
         """A value from its parts."""
         probe = probe.detach()
         # Without storage: nothing can take the probe's entries for the value's.
-        value: Delayed = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        value: Delayed = torch.Tensor._make_wrapper_subclass(
             Delayed, probe.shape, dtype=probe.dtype, device=probe.device
         )
         value.probe, value.links, value.shift = probe, links, shift
@@ -130,7 +130,7 @@ class Delayed(Tensor):
         return cls.apply(func, args, dict(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls,
         func: Any,
         types: Iterable[type],

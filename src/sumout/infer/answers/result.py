@@ -74,12 +74,13 @@ class Marginals(Answer[Readout, Any]):
         states: Mapping[str, tuple[str, ...]],
         log_evidence: Tensor,
         continuous: Mapping[Readout, Callable[[], Any]] = MappingProxyType({}),
+        unknown: Mapping[Readout, Callable[[], Any]] = MappingProxyType({}),
     ) -> None:
         super().__init__({}, plan, states)
         self.tables = tables
         self.log_evidence = log_evidence
         self._wrap = wrap
-        self._continuous = continuous
+        self._continuous, self._unknown = continuous, unknown
 
     def __getitem__(self, name: Readout) -> Any:
         if name not in self._values:  # Made when first looked at: that takes time.
@@ -87,6 +88,8 @@ class Marginals(Answer[Readout, Any]):
                 self._values[name] = self._wrap(name, self.tables[name])
             elif name in self._continuous:
                 self._values[name] = self._continuous[name]()
+            elif name in self._unknown:
+                self._unknown[name]()  # Raises, and tells why there is none.
         return super().__getitem__(name)
 
     def __iter__(self) -> Iterator[Readout]:

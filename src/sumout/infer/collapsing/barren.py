@@ -18,7 +18,7 @@ from sumout.errors import ModelError
 from sumout.infer.collapsing.recorded import delayed_value
 from sumout.lower.collapse.collapse import Integral, NotConjugateError, collapsed
 from sumout.lower.collapse.moment_matching import Told
-from sumout.lower.collapse.normal import normal_form
+from sumout.lower.collapse.normal import normal_form, own_mask
 from sumout.lower.collapse.parameters import delayed_parameters
 from sumout.lower.collapse.sites import CollapsedSite
 
@@ -74,10 +74,12 @@ def integrated(
         if site.name in barren and _parents(site) <= known and normal_form(site.fn, site.value) is not None:
             known.add(site.name)
     left = [site for site in sites if site.name not in barren or site.name in known]
+    _check_gone(sites, left)
     try:
         found = collapsed(left, discrete, told)
     except NotConjugateError:
         left = [site for site in sites if site.name not in barren]
+        _check_gone(sites, left)
         found = collapsed(left, discrete, told)
     names = {site.name for site in left}
     return found, tuple([site for site in sites if site.name not in names])
@@ -90,16 +92,28 @@ def _barren(sites: Sites) -> set[str]:
     for site in reversed(sites):
         parents = _parents(site)
         if site.is_latent and parents and site.name not in needed and not is_lookback(site.message):
-            if isinstance(site.weight, Tensor) or site.weight != 1.0:
-                raise ModelError(
-                    f"Site {site.name!r} is latent, depends on delayed sites, and is scaled: a power of its density "
-                    "has no integral in closed form. Put scale around the observations only."
-                )
             found.add(site.name)
         else:
             needed |= parents
     return found
 
 
+def _check_gone(sites: Sites, left: Sites) -> None:
+    """Refuses to leave sites out whose density does not integrate to one."""
+    kept = {site.name for site in left}
+    for site in sites:
+        if site.name in kept:
+            continue
+        plain = site.mask is None and own_mask(site.fn) is True
+        if not plain or isinstance(site.weight, Tensor) or site.weight != 1.0:
+            raise ModelError(
+                f"Site {site.name!r} is latent, depends on delayed sites, and is masked or scaled: its integral has no "
+                "closed form. Put mask and scale around the observations only."
+            )
+
+
 def _parents(site: CollapsedSite) -> set[str]:
-    return {name for value in delayed_parameters(site.fn) for name in value.sites}
+    values = delayed_parameters(site.fn)
+    if isinstance(site.value, Delayed) and not site.is_latent:
+        values = [*values, site.value]
+    return {name for value in values for name in value.sites}

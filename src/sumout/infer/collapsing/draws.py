@@ -11,7 +11,9 @@ from torch import Tensor
 
 from sumout.distributions.conjugacy import INVERSE
 from sumout.distributions.families import innermost
+from sumout.errors import ModelError
 from sumout.lower.collapse.collapse import Integral
+from sumout.lower.collapse.common_matrix import CommonMatrix
 from sumout.lower.collapse.component import Component, States
 from sumout.lower.collapse.conjugate import Star
 from sumout.lower.collapse.layout import extents, in_shape
@@ -45,6 +47,11 @@ def draws(integral: Integral, count: int, states: Mapping[str, States] = Mapping
     if isinstance(solution, Component):
         return _of_component(integral, solution.in_states(count, states))
     latent = solution.factor.latent
+    if isinstance(solution, CommonMatrix):
+        raise ModelError(
+            f"There are no joint samples of normal vectors with an unknown precision, site {latent.name!r}. Their marginal "
+            "posteriors are known; for samples leave that site out: infer={'collapse': False}."
+        )
     factor, log_prob = _of_star(solution.factor, count, states)
     width = factor.sqrt() if type(innermost(latent.fn)) in INVERSE else factor.rsqrt()
     plates = extents(latent)

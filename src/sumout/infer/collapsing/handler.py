@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+import sumout.distributions as dist
 from sumout.distributions.conjugacy import FAMILIES, GAUSSIAN
 from sumout.distributions.families import innermost, is_distribution
 from sumout.effects import Message, block_messengers
@@ -24,14 +26,17 @@ from sumout.infer.collapsing.barren import integrated, is_discrete_latent, witho
 from sumout.infer.collapsing.draws import draws
 from sumout.infer.collapsing.emission import emit, emit_discrete, emit_observed, homes
 from sumout.infer.collapsing.recorded import delayed_value, no_room
-from sumout.infer.collapsing.uncollapsed import Uncollapsed
 from sumout.infer.collapsing.told import told_of
+from sumout.infer.collapsing.uncollapsed import Uncollapsed
 from sumout.lower.collapse.collapse import NotConjugateError
 from sumout.lower.collapse.parameters import delayed_parameters, with_numbers
 from sumout.lower.collapse.sites import CollapsedSite
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_WITH_MEANS = (dist.Beta, dist.Dirichlet, dist.Gamma)
+_MANY = 10_000
 
 
 class _Mark:
@@ -102,24 +107,22 @@ class CollapseMessenger(TraceMessenger):
     ) -> None:
         super().__init__(*args, **kwargs)
         if approximate not in (None, "moment_matching"):
-            raise ValueError(f"collapse was given approximate={approximate!r}, and knows 'moment_matching' and None only.")
+            raise ValueError(
+                f"collapse was given approximate={approximate!r}, and knows 'moment_matching' and None only."
+            )
         self.approximate = approximate
         self.marked = marked
         self.strict = strict
         self._reasons: dict[str, str] = {}
         self._is_trial = False
+        self._outcome: dict[str, str] = {}
 
     def __call__(self, fn: Callable[P, T]) -> TraceHandler[P, T]:
         return super().__call__(fn if self.strict else self._tried(fn))
 
     def explain(self) -> str:
-        """Which sites are integrated out, and which are not, and why; of the last run."""
-        how = self._run.approximations
-        lines = [
-            f"{site.name}: integrated out" + (f", approximately: {how[site.name]}" if site.name in how else "")
-            for site in self._run.collapsed
-            if site.is_latent
-        ]
+        """Which sites are integrated out, and which are not, and why; of the last run that was no trial."""
+        lines = [f"{name}: {what}" for name, what in self._outcome.items()]
         return "\n".join(lines + [f"{name}: left alone. {why}" for name, why in self._reasons.items()])
 
     def _tried(self, fn: Callable[P, T]) -> Callable[P, T]:
@@ -148,15 +151,25 @@ class CollapseMessenger(TraceMessenger):
         self._run.settled = {}
         self._run.before = {}
         self._run.approximations = {}
+        self._run.rehearsed = False
 
     def _pyro_sample(self, msg: Message) -> None:
         if "_collapse" in msg.infer or not is_distribution(msg.plain_fn):
             return
         delayed = delayed_parameters(msg.plain_fn)
+        if isinstance(msg.value, Delayed):
+            delayed.append(msg.value)
+        if delayed and not self._owns(delayed):
+            return  # They are delayed by a context outside of this one.
+        if msg.infer.get("_deterministic") and delayed:
+            msg.infer["_do_not_trace"] = True  # Nothing is drawn, and no density asked for.
+            _set_fn(msg, with_numbers(msg.plain_fn, lambda value: value.probe))
+            return
         if not delayed and not self._wants(msg):
             return
         for value in delayed:
             _refuse_settled(msg, value, self._run.settled)
+        _refuse_left_alone(msg, delayed)
         msg.infer.pop("_undrawable", None)  # What is drawn for a step of a chain is a probe only.
         mark = msg.infer["_collapse"] = _Mark(self, msg, bool(delayed))
         msg.infer["_do_not_trace"] = True
@@ -164,7 +177,19 @@ class CollapseMessenger(TraceMessenger):
             _set_fn(msg, with_numbers(msg.plain_fn, lambda value: value.probe))
         if not (msg.done or msg.is_observed) and msg.value is None:
             with torch.no_grad():
-                msg.value = mark.drawn = msg.fn()
+                # Torch warns of each draw of a Wishart distribution, and draws it anew.
+                # Any value of the support will do, and a million draws take their time.
+                kind = type(innermost(msg.plain_fn))
+                settled = kind is dist.Wishart or (kind in _WITH_MEANS and math.prod(msg.batch_shape) > _MANY)
+                msg.value = mark.drawn = msg.fn.mean.clone() if settled else msg.fn()
+
+    def _owns(self, delayed: list[Delayed]) -> bool:
+        """Whether some values are delayed here, or by no context around."""
+        own = {site.name for site in self._run.collapsed}
+        if any(name in own for value in delayed for name in value.sites):
+            return True
+        around = state.stack[: state.stack.index(self)]
+        return not any(isinstance(frame, CollapseMessenger) for frame in around)
 
     def _wants(self, msg: Message) -> bool:
         if msg.done or msg.is_observed or msg.value is not None or msg.name in self._reasons:
@@ -199,6 +224,7 @@ class CollapseMessenger(TraceMessenger):
             return
         if msg.value is mark.drawn:
             rehearsed = msg.infer.pop("_rehearsed", False) or self._is_trial
+            self._run.rehearsed |= rehearsed
             if not (rehearsed and mark.delayed and getattr(msg.plain_fn, "has_enumerate_support", False)):
                 msg.value = delayed_value(msg)
         elif not msg.is_observed:
@@ -225,13 +251,22 @@ class CollapseMessenger(TraceMessenger):
         result = super().__exit__(exc_type, exc, trace)
         if exc_type is None:
             self._finish()
+            if not (self._run.rehearsed and self._outcome):
+                how = self._run.approximations
+                self._outcome = {
+                    site.name: f"integrated out, approximately: {how[site.name]}"
+                    if site.name in how
+                    else "integrated out"
+                    for site in self._run.collapsed
+                    if site.is_latent
+                }
         return result
 
     def _finish(self, draw: bool = False) -> None:
         """Turns all sites so far into factors, and draws them if asked to."""
         sites: list[CollapsedSite] = []
         for site in self._run.sites:
-            if site.is_latent or delayed_parameters(site.fn):
+            if isinstance(site.value, Delayed) or delayed_parameters(site.fn):
                 sites.append(site)
             else:
                 emit_observed(site)
@@ -280,6 +315,18 @@ def _check_given(msg: Message, mark: _Mark) -> None:
         f"Site {msg.name!r} is integrated out, and a handler gives it a value, as a guide or replay does. Leave it out "
         "of the guide, or let it be: infer={'collapse': False}. To observe a value use condition."
     )
+
+
+def _refuse_left_alone(msg: Message, delayed: list[Delayed]) -> None:
+    """Raises ``NotConjugateError`` for a latent site that is not to be integrated out, and depends on one that is."""
+    if delayed and not msg.is_observed and msg.infer.get("collapse") is False:
+        names = tuple(dict.fromkeys([name for value in delayed for name in value.sites]))
+        listed = " and ".join(map(repr, names))
+        raise NotConjugateError(
+            f"Site {msg.name!r} is marked infer={{'collapse': False}} and depends on the delayed site {listed}, which "
+            "has no value that it could be drawn with. Leave out that site, too, or draw it first: poutine.barrier.",
+            names,
+        )
 
 
 def _refuse_settled(msg: Message, value: Delayed, settled: Collection[str]) -> None:

@@ -7,6 +7,7 @@ state of the discrete sites is once the others are integrated out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ from sumout.distributions.families import innermost
 from sumout.errors import ModelError
 from sumout.infer.collapsing.draws import chosen_parts, in_program
 from sumout.lower.collapse.collapse import Integral
+from sumout.lower.collapse.common_scale import CommonScale
 from sumout.lower.collapse.component import Component, States
 from sumout.lower.collapse.conjugate import Star
 from sumout.lower.collapse.layout import extents
@@ -34,11 +36,13 @@ def log_peak(integral: Integral) -> Tensor:
         found = solution.moments()
         homes = {name: each.names for name, each in found.items()}
         return solution.log_density(homes, {name: each.mean for name, each in found.items()})
-    if not isinstance(solution, Star):
-        raise _unknown_scale(integral)
-    mode = _mode(solution, solution.posterior)
-    density = _log_density(solution, mode)
-    return _reduced(integral, solution, solution.log_evidence() + density)
+    star = solution if isinstance(solution, Star) else solution.factor
+    extra = 0 if isinstance(solution, Star) else _entries(solution.gaussian)
+    mode = _mode(star, star.natural, extra)
+    density = _log_density(star, mode, extra)
+    if isinstance(solution, CommonScale):
+        density = density + _in_star(_log_top(solution.gaussian), solution)
+    return _reduced(integral, star, star.log_evidence() + density)
 
 
 def at_peak(integral: Integral, states: Mapping[str, States] = MappingProxyType({})) -> dict[str, Tensor]:
@@ -53,24 +57,72 @@ def at_peak(integral: Integral, states: Mapping[str, States] = MappingProxyType(
         chosen = solution.in_states(1, states)
         means = {name: (each.names, each.mean) for name, each in chosen.moments().items()}
         return {name: value[0] for name, value in in_program(integral, chosen, means).items()}
-    if not isinstance(solution, Star):
-        raise _unknown_scale(integral)
-    return {solution.latent.name: _mode(solution, chosen_parts(solution, 1, states))[0]}
+    if isinstance(solution, Star):
+        return {solution.latent.name: _mode(solution, chosen_parts(solution, 1, states))[0]}
+    star, chosen = solution.factor, solution.gaussian.in_states(1, states)
+    means = {name: (each.names, each.mean) for name, each in chosen.moments().items()}
+    found = {name: value[0] for name, value in in_program(integral, chosen, means).items()}
+    scale = _mode(star, chosen_parts(star, 1, states), _entries(solution.gaussian))
+    return {**found, star.latent.name: scale[0]}
 
 
-def _mode(star: Star, parts: tuple[Tensor, ...]) -> Tensor:
+def _entries(gaussian: Component) -> int:
+    """How many numbers the Gaussian sites have together, for each element of the batch."""
+    sizes = dict(gaussian.structure.sizes)
+    homes = dict(gaussian.structure.variables)
+    return sum(
+        [count * math.prod(sizes[each] for each in homes[name]) for name, count in gaussian.real.items()]
+    )
+
+
+def _log_top(gaussian: Component) -> Tensor:
+    """The logarithm of the Gaussian sites' joint density at their means, of the batch's shape."""
+    found = gaussian.moments()
+    homes = {name: each.names for name, each in found.items()}
+    top = gaussian.log_density(homes, {name: each.mean for name, each in found.items()})
+    return top - gaussian.log_evidence()
+
+
+def _in_star(table: Tensor, solution: CommonScale) -> Tensor:
+    """From the dimensions of the Gaussian sites to those of the scale's elements."""
+    star, batch = solution.factor, solution.gaussian.batch
+    plates = extents(star.latent)
+    own = [name for name in plates if name in batch]
+    lead = [name for name in star.names if name in batch]
+    table = table.permute([batch.index(name) for name in (*lead, *own)])
+    sizes = dict(zip([*lead, *own], table.shape, strict=True))
+    rank = star.latent.value.dim() - star.family.event_dim
+    extra = len(star.latent.fn.event_shape) - star.family.event_dim
+    shape = [1] * rank
+    for name in own:
+        shape[rank - extra + plates[name][0]] = sizes[name]
+    return table.reshape([*[sizes.get(name, 1) for name in star.names], *shape])
+
+
+def _mode(star: Star, parts: tuple[Tensor, ...], extra: int = 0) -> Tensor:
     """Where the density of a conjugate family is largest.
+
+    Args:
+        star: the site.
+        parts: its natural coordinates.
+        extra: how many normal numbers have the site as their precision (or variance), and are at their means.
 
     Source: Bernardo and Smith, *Bayesian Theory* (1994), appendix A.1.
     """
     kind = type(innermost(star.latent.fn))
     if kind is dist.InverseGamma:
         shape, rate = parts
-        return rate / (shape + 1)
+        return rate / (shape + 1 + extra / 2)
     if kind is dist.Gamma:
         shape, rate = parts
+        shape = shape + extra / 2
         _require(star, bool((shape >= 1).all()), "a shape below 1, and an infinite density at 0")
         return (shape - 1) / rate
+    if kind not in (dist.Beta, dist.Dirichlet):
+        raise ModelError(
+            f"The most probable value of site {star.latent.name!r} ({kind.__name__}) is not known here. Ask for its "
+            "distribution, infer.marginals, or leave it out of collapse: infer={'collapse': False}."
+        )
     counts = (torch.stack(parts, -1) if kind is dist.Beta else parts[0]) - 1
     total = counts.sum(-1, keepdim=True)
     _require(
@@ -91,16 +143,16 @@ def _require(star: Star, holds: bool, why: str) -> None:
         )
 
 
-def _log_density(star: Star, mode: Tensor) -> Tensor:
+def _log_density(star: Star, mode: Tensor, extra: int) -> Tensor:
     """The logarithm of the posterior density at its mode, which may be at the edge of the support."""
     kind = type(innermost(star.latent.fn))
-    parts = star.posterior
+    parts = star.natural
     if kind is dist.InverseGamma:
         shape, rate = parts
-        found = -(shape + 1) * mode.log() - rate / mode
+        found = -(shape + 1 + extra / 2) * mode.log() - rate / mode
     elif kind is dist.Gamma:
         shape, rate = parts
-        found = torch.xlogy(shape - 1, mode) - rate * mode
+        found = torch.xlogy(shape - 1 + extra / 2, mode) - rate * mode
     elif kind is dist.Beta:
         found = torch.xlogy(parts[0] - 1, mode) + torch.xlogy(parts[1] - 1, 1 - mode)
     else:
@@ -127,11 +179,3 @@ def _reduced(integral: Integral, star: Star, table: Tensor) -> Tensor:
             table = table * frames[name].scale
     table = table.sum(gone) if gone else table
     return table.permute([names.index(name) for name in integral.names])
-
-
-def _unknown_scale(integral: Integral) -> ModelError:
-    names = ", ".join(map(repr, integral.latents))
-    return ModelError(
-        f"The most probable values of {names} together, of which one is the unknown scale of the others, are not known "
-        "here. Ask for their distributions, infer.marginals, or leave the scale out: infer={'collapse': False}."
-    )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import sumout.distributions as dist
 from sumout.lower.collapse.collapse import Integral
+from sumout.lower.collapse.common_matrix import CommonMatrix
 from sumout.lower.collapse.common_scale import CommonScale
 from sumout.lower.collapse.component import Component, Moments
 from sumout.lower.collapse.conjugate import Star
@@ -42,6 +43,11 @@ def posterior(
         else:
             names, parts = _student(name, site, solution, moments)
             kind = _student_of(site)
+    elif isinstance(solution, CommonMatrix):
+        if name != solution.factor.latent.name:
+            return dist.MultivariateStudentT(*solution.student(site))
+        names, parts = _of_star(solution.factor)
+        kind = _conjugate_of(solution.factor)
     elif isinstance(solution, Star):
         names, parts = _of_star(solution)
         kind = _conjugate_of(solution)
@@ -185,6 +191,19 @@ def _shaped(vector: Any, event: torch.Size) -> Any:
     """A distribution of vectors as one of events of any shape."""
     if len(event) == 1:
         return vector
-    return dist.TransformedDistribution(
-        vector, [torch.distributions.transforms.ReshapeTransform(torch.Size([event.numel()]), event)]
-    )
+    reshape = torch.distributions.transforms.ReshapeTransform(torch.Size([event.numel()]), event)
+    return _Shaped(vector, [reshape])
+
+
+class _Shaped(dist.TransformedDistribution):  # type: ignore[misc]
+    """The moments of a vector in another shape."""
+
+    @property
+    def mean(self) -> Tensor:
+        found: Tensor = self.base_dist.mean
+        return found.reshape(self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        found: Tensor = self.base_dist.variance
+        return found.reshape(self.batch_shape + self.event_shape)

@@ -10,14 +10,15 @@ from sumout.distributions.conjugacy import POSITIVE
 from sumout.distributions.families import innermost
 from sumout.effects import Message
 from sumout.effects.delayed import Delayed
-from sumout.errors import ModelError
+from sumout.errors import EnumerationError
 
 
-def no_room(name: str | None) -> ModelError:
-    return ModelError(
+def no_room(name: str | None) -> EnumerationError:
+    return EnumerationError(
         f"Site {name!r} is integrated out or depends on sites that are, and so many enumerated sites are in sight that "
-        "their joint values have no room in one tensor, or the program moves their dimensions. Leave the site to a "
-        "guide or to sampling, infer={'collapse': False}, or put collapse around the part of the program that it belongs to."
+        "their joint values have no room in one tensor, or the program moves their dimensions. Tell what depends on "
+        "what by markov, leave the site to a guide or to sampling (infer={'collapse': False}), or put collapse around "
+        "the part of the program that it belongs to."
     )
 
 

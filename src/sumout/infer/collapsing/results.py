@@ -90,7 +90,7 @@ def draws_of(
         for group in dict.fromkeys(groups):
             found = group.draws(count, choices)
             values.update(found.values)
-            log_prob = log_prob + found.log_prob
+            log_prob = log_prob + found.log_prob.to(group.integral.log_evidence.dtype)
     return values, log_prob
 
 
@@ -141,50 +141,50 @@ def readouts_for(groups: Iterable[Group]) -> tuple[Readout, ...]:
     return tuple(dict.fromkeys([each.readout for each in exact if each.readout is not None]))
 
 
+Thunk = Callable[[], Any]
+
+
 def posteriors(
-    groups: Mapping[str, Group],
-    names: Iterable[str],
-    read: Callable[[Readout], Marginal],
-    *,
-    all_of_them: bool,
-) -> dict[Readout, Callable[[], Any]]:
+    groups: Mapping[str, Group], names: Iterable[str], read: Callable[[Readout], Marginal]
+) -> tuple[dict[Readout, Thunk], dict[Readout, Thunk]]:
     """The posteriors of collapsed sites, made when they are asked for.
 
     Args:
         groups: of a run.
         names: which sites.
         read: gives the joint marginals that ``readouts_for`` lists.
-        all_of_them: whether it is an error that one has no closed form; else it is left out.
 
-    Raises:
-        ModelError: naming the site and what to do in its place.
+    Returns:
+        Those that there are, and for sites without one what raises ``ModelError`` and tells why.
     """
-    found: dict[Readout, Callable[[], Any]] = {}
+    found: dict[Readout, Thunk] = {}
+    unknown: dict[Readout, Thunk] = {}
     for name in names:
         group = groups[name]
         if group.integral.approximation is not None:
-            if not all_of_them:
-                continue
-            _ = group.integral.solution  # Raises, and tells why.
+            unknown[name] = partial(group.posterior, name, None)  # It has no solution, and says so.
+            continue
         marginal = None if group.readout is None else read(group.readout)
         if name not in group.predicted:
             found[name] = partial(group.posterior, name, marginal)
             continue
         known = group.posterior(name, marginal)
-        if known is not None:
+        if known is None:
+            unknown[name] = partial(_refuse, name, type(innermost(group.predicted[name].fn)).__name__)
+        else:
             found[name] = partial(_itself, known)
-        elif all_of_them:
-            family = type(innermost(group.predicted[name].fn)).__name__
-            raise ModelError(
-                f"Site {name!r} ({family}) depends on sites that are integrated out and nothing observed depends on "
-                "it: it is a prediction, whose distribution has no closed form here. Draw it: Predictive(program, "
-                "num_samples=...)."
-            )
-    return found
+    return found, unknown
 
 
 def _itself(known: Any) -> Any:
     return known
+
+
+def _refuse(name: str, family: str) -> None:
+    raise ModelError(
+        f"Site {name!r} ({family}) depends on sites that are integrated out and nothing observed depends on it: it is "
+        "a prediction, whose distribution has no closed form here. Draw it: Predictive(program, num_samples=...)."
+    )
 
 
 def _weights(integral: Integral, marginal: Marginal) -> Tensor:

@@ -26,7 +26,9 @@ def told_of(trace: Trace, after: Mapping[str, int], discrete: Mapping[str, froze
         factor = lower_site(site)
         if not set(factor.inputs).intersection(discrete):
             continue
-        gone = [place for place, name in enumerate(factor.inputs) if name not in plates and name not in discrete]
+        gone = [
+            place for place, name in enumerate(factor.inputs) if name not in plates and name not in discrete
+        ]
         data = factor.data * factor.scale
         names = tuple([name for place, name in enumerate(factor.inputs) if place not in gone])
         found.append(Told(after.get(site.name or "", 0), Table(names, data.sum(gone) if gone else data)))

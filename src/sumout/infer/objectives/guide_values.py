@@ -8,7 +8,7 @@ over the guide's values. Only names tell then which variable is which.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -108,8 +108,8 @@ class GuideValues(ReplayMessenger):
                 )
 
 
-def in_steps(guide: Trace, models: Iterable[Trace]) -> Trace:
-    """A guide's run in which chains that are plates are steps, where a model takes the chain in another way.
+def in_steps(guide: Trace, model: Trace) -> Trace:
+    """A guide's run in which chains that are plates are steps, where the model takes the chain in another way.
 
     A chain with no history is a plate, and its sites have one variable each, with a copy for each step. A model in
     which the steps depend on each other has a variable for each, by another name.
@@ -119,12 +119,9 @@ def in_steps(guide: Trace, models: Iterable[Trace]) -> Trace:
     }
     if not plates:
         return guide
-    chains = {
-        _chain(site)
-        for model in models
-        for site in sample_sites(model)
-        if _chain(site) and not _is_plate(site)
-    }
+    chains = {_chain(site) for site in sample_sites(model) if _chain(site) and not _is_plate(site)}
+    if not chains.intersection(map(_chain, plates.values())):
+        return guide
     new = guide.shallow_copy()
     for name, site in plates.items():
         if _chain(site) in chains:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from sumout.effects import Trace
+from sumout.errors import ControlFlowError, EnumerationError, PlateError
 from sumout.factors import Factor, FactorGraph
 from sumout.infer.objectives.guide_run import GuideRun, places_of, run_of_guide
 from sumout.infer.objectives.guide_values import in_steps
@@ -20,6 +21,7 @@ from sumout.infer.objectives.pair import (
     trace_model,
 )
 from sumout.infer.programs.agreement import check_agreement
+from sumout.infer.programs.graphs import automatic_sites
 from sumout.infer.programs.modes import Mode, in_a_mode_that_works
 from sumout.infer.programs.sequential import sequential_runs
 from sumout.lower import lower
@@ -79,22 +81,34 @@ def pair_runs(
     def one_of_guide(mode: Mode) -> PairRun:
         recorded = trace_guide(guide, args, kwargs, first_available_dim, mode)
 
-        def of_model() -> Trace:
-            return trace_model(model, recorded, args, kwargs, first_available_dim, mode)
+        plain: GuideRun | None = None
 
-        traces = [each.result for each in sequential_runs(of_model)]
-        guide_trace = in_steps(recorded.trace, traces)
-        run = run_of_guide(guide_trace)
-        if run.comparable:
-            check_agreement(guide, lambda: guide(*args, **kwargs), guide_trace, run.graph)
-        models = []
-        for trace in traces:
-            powers: dict[str, Factor] = {}
-            graph = lower(trace, run.variables, multiplied=not run.scores, powers=powers)
-            if run.comparable and not powers:
-                check_agreement(key, lambda: model(*args, **kwargs), trace, _with_given(graph, run))
-            models.append(ModelRun(trace, graph, powers))
-        return PairRun(guide_trace, run, models)
+        def of_model() -> tuple[Trace, GuideRun, ModelRun]:
+            nonlocal plain
+            trace = trace_model(model, recorded, args, kwargs, first_available_dim, mode)
+            try:
+                guide_trace = in_steps(recorded.trace, trace)
+                if guide_trace is recorded.trace:
+                    run = plain = plain or run_of_guide(guide_trace)
+                else:
+                    run = run_of_guide(guide_trace)
+                powers: dict[str, Factor] = {}
+                graph = lower(trace, run.variables, multiplied=not run.scores, powers=powers)
+                if run.comparable:
+                    check_agreement(guide, lambda: guide(*args, **kwargs), guide_trace, run.graph)
+                if run.comparable and not powers:
+                    check_agreement(key, lambda: model(*args, **kwargs), trace, _with_given(graph, run))
+            except (EnumerationError, PlateError) as error:
+                # What has no meaning with all values at once may have one with each, where that is allowed.
+                names = automatic_sites(trace, error) if mode is Mode.SHAPED else frozenset[str]()
+                if not names or isinstance(error, ControlFlowError):
+                    raise
+                raise ControlFlowError(str(error), sorted(names), names) from error
+            return guide_trace, run, ModelRun(trace, graph, powers)
+
+        runs = [each.result for each in sequential_runs(of_model)]
+        guide_trace, run, _ = runs[0]
+        return PairRun(guide_trace, run, [each for _, _, each in runs])
 
     return in_a_mode_that_works(key, attempt)
 

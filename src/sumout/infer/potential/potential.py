@@ -216,7 +216,7 @@ class Potential:
                 lambda: graph_of_run(self._enumerated, self.args, self.kwargs, refuse=False)
             )
         self._steering = frozenset([name for run in runs for name in run.sites])
-        return [trace for (_, trace), _ in runs]
+        return [run.result[1] for run in runs]
 
     def _check_supports(self, traces: list[Trace], plain: Trace) -> None:
         """The supports have to be those of the plain run."""

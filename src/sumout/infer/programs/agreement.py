@@ -144,6 +144,12 @@ def _difference_at(
     plain = _log_probs(run, values)
     if plain is None:
         return None
+    odd = _in_one_only(plain, sites)
+    if odd:
+        again = _log_probs(run, values, rng_seed=1)
+        odd &= _in_one_only(again, sites) if again is not None else set()
+        if odd:
+            return _missing(min(odd), plain)
     with torch.no_grad():
         factors: dict[str, Tensor] = {}
         for factor in graph.factors:
@@ -188,6 +194,21 @@ def _differing(
                 return None  # The program has random numbers of its own.
             return _difference(name, float(factors[name]), float(expected))
     return None
+
+
+def _in_one_only(plain: Scores, sites: Iterable[Message]) -> set[str]:
+    """The sites that are in one of a plain run and the enumerated one only."""
+    return plain.keys() ^ {site.name or "" for site in sites}
+
+
+def _missing(name: str, plain: Scores) -> EnumerationError:
+    one, other = "where all sites have one value each", "in the run in which they have all their values at once"
+    has, lacks = (one, other) if name in plain else (other, one)
+    return Disagreement(
+        f"The program has site {name!r} {has}, and not {lacks}: which sites it has depends on the shape, type or text of "
+        "an enumerated value. Decide on its value (if z: with infer={'enumerate': 'auto'}), or on what is not enumerated.",
+        name,
+    )
 
 
 def _chosen(

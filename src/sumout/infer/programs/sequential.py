@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -15,7 +16,8 @@ from sumout.errors import ControlFlowError, EnumerationError
 T = TypeVar("T")
 
 
-class SequentialRun(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class SequentialRun(Generic[T]):
     """One run: what it gave, and the sites that had one of their values in it, by name, in order.
 
     The sites are those of the run itself: ``site.value`` is the value, ``site["log_prob"]`` its log-probability,
@@ -25,6 +27,10 @@ class SequentialRun(NamedTuple, Generic[T]):
 
     result: T
     sites: dict[str, Message]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The two, to be unpacked."""
+        return iter((self.result, self.sites))
 
 
 def sequential_runs(run: Callable[[], T], names: Collection[str] = ()) -> list[SequentialRun[T]]:

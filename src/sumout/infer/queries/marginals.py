@@ -51,7 +51,8 @@ def marginals(
         Where sites are enumerated sequentially, a program may have some in some runs only: their marginals are those
         given that they are there, and ``presence[name]`` is the probability of that.
         Sites that ``collapse`` integrated out have a distribution of their conjugate family (or normal, Student t), a
-        ``MixtureSameFamily`` of these where discrete sites choose; steps of vectorized chains have their names in a loop.
+        ``MixtureSameFamily`` of these where discrete sites choose; steps of vectorized chains are named as in a loop.
+        Sites that depend on these alone, such as predictions, are there if their distribution has a closed form.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
@@ -101,13 +102,18 @@ def marginals(
         result = solve(about(graph, readouts), marginals=readouts)
         refuse_impossible(graph, result.value)
         tables = {each: table_of(of_program, each, result.marginal(each)) for each in listed}
+        continuous, unknown = posteriors(groups, integrated, result.marginal)
+        if wanted is not None:
+            for refuse in unknown.values():
+                refuse()
         return Marginals(
             tables,
             partial(distribution_of, graph, of_program),
             result.plan,
             graph.states,
             result.value,
-            posteriors(groups, integrated, result.marginal, all_of_them=wanted is not None),
+            continuous,
+            unknown,
         )
 
     return query

@@ -20,9 +20,17 @@ from sumout.errors import EnumerationError, EvidenceError
 from sumout.execute import MAX_SUM
 from sumout.infer.answers.readout import distribution_of, latent_sites, site_value, site_values, table_of
 from sumout.infer.answers.result import Assignment, Marginals, PosteriorSamples
+from sumout.infer.collapsing.results import best_values, draws_of, groups_of, maximised
 from sumout.infer.programs.graphs import ProgramGraph
-from sumout.infer.queries.question import check_names, group_of, refuse_impossible, refuse_nan
+from sumout.infer.queries.question import (
+    check_names,
+    group_of,
+    refuse_continuous,
+    refuse_impossible,
+    refuse_nan,
+)
 from sumout.infer.solving.solve import plan_for, sample, solve
+from sumout.lower import lower
 from sumout.plan.structure import Readout
 
 Runs = Sequence[ProgramGraph]
@@ -61,6 +69,10 @@ def marginals_of_runs(runs: Runs, wanted: tuple[Readout, ...] | None) -> Margina
     refuse_impossible(runs[0].graph, total)
     weights = torch.softmax(values, 0)
     sites = _all_sites(runs)
+    for run in runs:
+        refuse_continuous(
+            run.trace, () if wanted is None else [name for each in wanted for name in group_of(each)]
+        )
     asked: tuple[Readout, ...] = tuple(sites) if wanted is None else wanted
     check_names(sites, asked, sites)
     tables: dict[Readout, Tensor] = {}
@@ -102,7 +114,12 @@ def marginals_of_runs(runs: Runs, wanted: tuple[Readout, ...] | None) -> Margina
 def map_of_runs(runs: Runs) -> Assignment:
     """The best assignment of the best run."""
     _check_scales(runs)
-    results = [solve(run.graph, MAX_SUM) for run in runs]
+    groups = [groups_of(run.trace) for run in runs]
+    graphs = [
+        lower(maximised(run.trace)) if of_run and run.trace is not None else run.graph
+        for run, of_run in zip(runs, groups, strict=True)
+    ]
+    results = [solve(graph, MAX_SUM) for graph in graphs]
     values = torch.stack([result.value for result in results])
     refuse_impossible(runs[0].graph, values.amax())
     best = int(values.argmax())
@@ -110,6 +127,7 @@ def map_of_runs(runs: Runs) -> Assignment:
     sites = latent_sites(run.trace) if run.trace is not None else {}
     chosen = {name: site_value(sites[name], result.assignment[name]) for name in run.graph.variables}
     chosen |= {name: site.value for name, site in run.sites.items()}
+    chosen |= best_values(groups[best].values(), result.assignment) if groups[best] else {}
     return Assignment(chosen, result.plan, run.graph.states, result.value, lambda: log_evidence_of_runs(runs))
 
 
@@ -137,11 +155,14 @@ def samples_of_runs(
         plans.append(plan)
         check_memory(run.graph, len(where))
         found = sample(run.graph, len(where), generator, plan=plan)
-        log_prob[where] = found.log_prob + (values[number] - total)
+        collapsed, density = draws_of(groups_of(run.trace).values(), len(where), found.choices, generator)
+        log_prob[where] = found.log_prob + density + (values[number] - total)
         sites = latent_sites(run.trace) if run.trace is not None else {}
         here = {name: site_values(sites[name], found.choices[name]) for name in run.graph.variables}
         here |= {name: site.value.expand(len(where), *site.value.shape) for name, site in run.sites.items()}
-        for name, each in here.items():
+        for name, each in {**here, **collapsed}.items():
+            if name not in present:
+                present[name] = torch.zeros(num_samples, dtype=torch.bool)
             if name not in drawn:
                 absent = float("nan") if each.is_floating_point() else -1
                 drawn[name] = each.new_full((num_samples, *each.shape[1:]), absent)

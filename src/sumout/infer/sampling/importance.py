@@ -23,6 +23,7 @@ from sumout.infer.programs.graphs import graph_of_run
 from sumout.infer.programs.program import EnumeratedProgram, Rehearsal, check_declared, plate_nesting
 from sumout.infer.programs.sequential import sequential_runs
 from sumout.infer.rows.batched import BatchedGraph
+from sumout.infer.sampling.given import GivenMarked, refuse_given
 from sumout.infer.sampling.influence import runs_along_values
 from sumout.infer.sampling.plates import SAMPLES, SamplePlate, samples_first
 from sumout.infer.sampling.posterior import check_program
@@ -96,6 +97,7 @@ class Importance:
         Raises:
             EnumerationError: if a latent site that neither the guide draws nor is summed out depends on one that is
                 summed out; and as ``log_evidence``.
+            ModelError: if a handler gives a latent site a value (``replay``), which is then no draw; if a weight is NaN.
             PlanError, MemoryLimitError: as ``log_evidence``.
         """
         single = self._single(args, kwargs)
@@ -123,18 +125,21 @@ class Importance:
         dim = None if count is None else -nesting
         if self._around is None:
             self._around = Messenger() if count is None else SamplePlate(count, -nesting)
-            self._program = self._around(
-                self._replay(self._collapsed)
-            )  # One object, by which checks are remembered.
-        guide = _latent(trace(self._around(self.guide or self._collapsed)).get_trace(*args, **kwargs))
+            # One object, by which checks are remembered.
+            self._program = self._around(GivenMarked()(self._replay(self._collapsed)))
+            self._guide = self._around(GivenMarked()(self.guide or self._collapsed))
+        guide = _latent(trace(self._guide).get_trace(*args, **kwargs))
         if self.guide is None:  # The prior draws what cannot be summed out.
             for name in [name for name, site in guide.nodes.items() if _is_finite(site)]:
                 guide.remove_node(name)
+        for site in sample_sites(guide):
+            refuse_given(site)
         self._replay.trace = guide
         program = EnumeratedProgram(self._program, nesting, self.enumeration)
         runs = sequential_runs(lambda: graph_of_run(program, args, kwargs, refuse=False))
         of_runs = []
-        for (graph, model), _ in runs:
+        for run in runs:
+            graph, model = run.result
             touched = {
                 factor.name
                 for factor in graph.factors
@@ -146,6 +151,7 @@ class Importance:
                     continue
                 depends = runs_along_values(site) or not touched.isdisjoint(names_in_loop(site))
                 if _is_from_prior(site, guide):
+                    refuse_given(site)
                     if depends or len(runs) > 1:
                         raise _undrawn(site)
                 elif not depends:

@@ -55,7 +55,7 @@ def different(traces: Sequence[Trace], kept: Mapping[str, Message]) -> set[str]:
 
 def shape_of(runs: Sequence[Run], dependent: Collection[str]) -> object:
     return frozenset(dependent), tuple(
-        [(graph.structure, tuple(trace.observation_nodes)) for (graph, trace), _ in runs]
+        [(graph.structure, tuple(trace.observation_nodes)) for graph, trace in (run.result for run in runs)]
     )
 
 

@@ -131,10 +131,10 @@ class DiscretePosterior:
         """
         with torch.no_grad(), unused_names_allowed():
             runs, kept, free = self._runs(args, kwargs)
-            chosen, choices = self._choose([_without(graph, free) for (graph, _), _ in runs])
-        (graph, trace), steering = runs[chosen]
+            chosen, choices = self._choose([_without(run.result[0], free) for run in runs])
+        graph, trace = runs[chosen].result
         given = Trace()
-        for name, site in steering.items():
+        for name, site in runs[chosen].sites.items():
             given.nodes[name] = Message(type="sample", name=name, fn=site.plain_fn, value=site.value)
         sites = latent_sites(trace)
         for name in graph.variables:
@@ -176,7 +176,7 @@ class DiscretePosterior:
             runs = sequential_runs(first)
             kept = shared.sites
             if len(runs) > 1:
-                dependent |= different([trace for (_, trace), _ in runs], kept)
+                dependent |= different([run.result[1] for run in runs], kept)
             if not dependent:
                 return runs, kept, set()
             shared.sites = {name: site for name, site in kept.items() if name not in dependent}

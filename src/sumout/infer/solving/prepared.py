@@ -225,7 +225,9 @@ class Pattern:
 
     def fits(self, backward: bool) -> bool:
         """Whether the plan fits into ``settings.memory_limit`` as it is, not in slices."""
-        return self.plan.bytes(self._one.element_size(), backward) <= settings.memory_limit_on(self._one.device)
+        return self.plan.bytes(self._one.element_size(), backward) <= settings.memory_limit_on(
+            self._one.device
+        )
 
     def solve(self, states: Mapping[str, int] | Mapping[str, Tensor]) -> Result | None:
         """The answer to one question, or to a table of them: states of what is observed, one or a column.

@@ -7,7 +7,7 @@ weighted by their shares of the sum; for that every slice runs once and nothing 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sumout.execute import MAX_SUM, Choice, Marginal, Result, Samples, Semiring, execute
 from sumout.execute import sample as execute_sample
+from sumout.execute.execute import execute_ahead
 from sumout.execute.transforms import forward_derivatives, transformed
 from sumout.factors import FactorGraph
 from sumout.infer.solving.slice_table import SliceTable, State
@@ -75,13 +76,29 @@ class Slices:
             return self.states()
         return itertools.islice(self.states(), self.team.rank, None, self.team.size)
 
-    def run_one(self, tables: Sequence[Tensor], state: State) -> Result:
-        """One slice."""
+    def at(self, tables: Sequence[Tensor], state: State) -> FactorGraph:
+        """The graph of one slice."""
         factors = tuple(
             [replace(factor, data=data) for factor, data in zip(self.graph.factors, tables, strict=True)]
         )
-        graph = FactorGraph(factors, self.graph.variables, self.graph.plates)
-        return execute(self.plan, graph.condition(state), self.semiring, beliefs=self.beliefs)
+        return FactorGraph(factors, self.graph.variables, self.graph.plates).condition(state)
+
+    def run_one(self, tables: Sequence[Tensor], state: State) -> Result:
+        """One slice, by itself."""
+        return execute(self.plan, self.at(tables, state), self.semiring, beliefs=self.beliefs)
+
+    def run_all(self, tables: Sequence[Tensor], states: Iterable[State]) -> Iterator[tuple[State, Result]]:
+        """One slice after the other, of tables whose derivatives are not wanted.
+
+        What is the same in all of them is computed once; on the way back they pass through it one by one.
+        """
+        ahead, first = None, True
+        for state in states:
+            graph = self.at(tables, state)
+            if first:
+                ahead = execute_ahead(self.plan, graph, self.semiring, beliefs=self.beliefs)
+                first = False
+            yield state, execute(self.plan, graph, self.semiring, beliefs=self.beliefs, ahead=ahead)
 
     def read(self, result: Result) -> list[Tensor]:
         """What a slice gives for each of ``tables``."""
@@ -131,8 +148,7 @@ class Slices:
         whole = [like.new_full(table.shape, empty) for table in self.tables]
         greatest, share = like.new_full((), -torch.inf), like.new_zeros(())
         with torch.no_grad():
-            for state in self.own_states():
-                result = self.run_one([each.detach() for each in data], state)
+            for state, result in self.run_all([each.detach() for each in data], self.own_states()):
                 value = result.value
                 if value == -torch.inf:
                     continue
@@ -238,9 +254,11 @@ class Slices:
         """The answer of each slice."""
         values = data[0].new_full((len(states),), -torch.inf)
         step = slice(None) if self.team is None else slice(self.team.rank, None, self.team.size)
+        numbers = range(len(states))[step]
         with torch.no_grad():
-            for number in range(len(states))[step]:
-                values[number] = self.run_one(data, states[number]).value
+            results = self.run_all(data, [states[number] for number in numbers])
+            for number, (_, result) in zip(numbers, results, strict=True):
+                values[number] = result.value
         return values if self.team is None else self.team.greatest(values)
 
     def assignment(self) -> dict[str, Choice]:
@@ -281,14 +299,7 @@ class Slices:
     def _drawn(
         self, data: Sequence[Tensor], state: State, count: int, generator: torch.Generator | None
     ) -> Samples:
-        graph = FactorGraph(
-            tuple(
-                [replace(factor, data=each) for factor, each in zip(self.graph.factors, data, strict=True)]
-            ),
-            self.graph.variables,
-            self.graph.plates,
-        )
-        drawn = execute_sample(self.plan, graph.condition(state), count, generator)
+        drawn = execute_sample(self.plan, self.at(data, state), count, generator)
         fixed = {
             name: Choice(torch.full((count,), index, device=data[0].device), ())
             for name, index in state.items()

@@ -17,12 +17,14 @@ from sumout.errors import ModelError
 from sumout.lower.collapse.assembly import component, component_or_filter, in_order, tied
 from sumout.lower.collapse.centering import center_of, centered
 from sumout.lower.collapse.chains import single_steps
+from sumout.lower.collapse.common_matrix import CommonMatrix, common_matrix
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
 from sumout.lower.collapse.component import Component
 from sumout.lower.collapse.conjugate import Star, arm_of, star
 from sumout.lower.collapse.filters import Filter
 from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents
+from sumout.lower.collapse.loops import without_loops
 from sumout.lower.collapse.moment_matching import Told, matched
 from sumout.lower.collapse.normal import NormalForm, normal_form
 from sumout.lower.collapse.observed import checked
@@ -53,7 +55,7 @@ class Integral:
     log_evidence: Tensor
     first: str
     _latents: Mapping[str, CollapsedSite]
-    _solution: Component | Star | CommonScale | Filter | None
+    _solution: Component | Star | CommonScale | CommonMatrix | Filter | None
     approximation: str | None = None
 
     @cached_property
@@ -62,7 +64,7 @@ class Integral:
         return single_steps(self._latents)
 
     @cached_property
-    def solution(self) -> Component | Star | CommonScale:
+    def solution(self) -> Component | Star | CommonScale | CommonMatrix:
         """From which posteriors are read.
 
         Raises:
@@ -97,8 +99,14 @@ def collapsed(
         NotConjugateError: naming the site, the families, how one depends on the other, and what would work.
     """
     found = []
-    for group in _groups(sites):
-        found += (None if told is None else _matched(group, discrete, told)) or [_integral(group, discrete)]
+    for linked in _groups(sites):
+        group, power = without_loops(linked)
+        integrals = (None if told is None else _matched(group, discrete, told)) or [
+            _integral(group, discrete)
+        ]
+        if power != 1.0:
+            integrals = [replace(each, log_evidence=each.log_evidence * power) for each in integrals]
+        found += integrals
     return found
 
 
@@ -122,8 +130,8 @@ def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
             if name not in known:
                 raise ModelError(
                     f"Site {site.name!r} depends on the delayed value of site {name!r}, which is not integrated out "
-                    "here: the context that delayed it is over. Put both into one collapsing context, or pass the value "
-                    "through poutine.barrier before its context ends."
+                    "here: the context that delayed it is over. Put both into one collapsing context, or pass the "
+                    "value through poutine.barrier before its context ends."
                 )
         for name in names:
             leader.setdefault(name, name)
@@ -173,6 +181,9 @@ def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[s
         found = common_scale(members, arms, latents, discrete, wide)
         if found is not None:
             return replace(_of_star(found.factor, latents, discrete, dtype), _solution=found)
+    matrix = common_matrix(group, latents, discrete, wide) if unknown else None
+    if matrix is not None:
+        return replace(_of_star(matrix.factor, latents, discrete, dtype), _solution=matrix)
     raise _not_conjugate(group, latents)
 
 
@@ -182,20 +193,21 @@ def _matched(
     """The integrals of stretches of a switching system; ``None`` for a group that can be integrated exactly."""
     dtype = reduce(torch.promote_types, [site.dtype for site in group])
     latents = {site.name: site for site in group if site.is_latent}
+    group = [checked(site) for site in group]
     forms = {site.name: normal_form(site.fn, site.value) for site in group}
     if any(form is None or form.unit is not None for form in forms.values()):
         return None
     inner = frozenset(frame.name for site in group for frame in site.inner)
     homes = {name: plates & inner for name, plates in discrete.items()}
     wide = torch.promote_types(dtype, torch.float64)
-    members = [
-        member(checked(site), form, latents, wide) for site in group if (form := forms[site.name]) is not None
-    ]
+    members = [member(site, form, latents, wide) for site in group if (form := forms[site.name]) is not None]
     factors = in_order(members, latents, homes)
     if factors is None:
         return None
     entries = {name: site.event_size for name, site in latents.items()}
-    stretches = matched(factors, entries, told, {name for each in factors for name in each.names} - discrete.keys())
+    stretches = matched(
+        factors, entries, told, {name for each in factors for name in each.names} - discrete.keys()
+    )
     if len(stretches) == 1:
         return None
     found = []
@@ -208,10 +220,12 @@ def _matched(
 
 def _finite(table: Tensor, latents: Mapping[str, CollapsedSite], lowest: float = math.nan) -> Tensor:
     """The logarithm of an integral, which may be minus infinity where a choice of discrete sites is impossible."""
+    if math.isnan(lowest) and bool(table.sum().isfinite()):
+        return table
     if bool((table.isnan() | (table == math.inf) | (table == lowest)).any()):
         raise ModelError(
-            f"The integral over {', '.join(map(repr, latents))} is not finite: something that depends on them is infinite "
-            "or NaN, or a noise is so small that its square is no number. Look at data, parameters and scales."
+            f"The integral over {', '.join(map(repr, latents))} is not finite: something that depends on them is "
+            "infinite or NaN, or a noise is so small that its square is no number. Look at data, parameters and scales."
         )
     return table
 

@@ -236,7 +236,8 @@ def _rows(
             if plate in written:
                 place = place + entries * once(use.coordinates[plate])
                 entries *= size
-        place, coef = torch.broadcast_tensors(place, once(use.link.coef.to(member.dtype)))
+        coef = once(use.link.coef.to(member.dtype))
+        place, coef = torch.broadcast_tensors(place, coef)  # type: ignore[no-untyped-call]
         columns.append(coef.new_zeros([*coef.shape[:-1], entries]).scatter_add(-1, place, coef))
     shape = [max(sizes) for sizes in zip(*[each.shape[:-2] for each in columns], strict=True)] if rank else []
     design = torch.cat([each.expand([*shape, rows, each.shape[-1]]) for each in columns], -1)

@@ -103,7 +103,9 @@ def matched(
         found.append(Stretch(tuple(stretch), total))
         mass = _product([mass, total])
         message = _merged(message, mass, gone)
-        mass = _summed(mass, [each for each in mass.names if each not in needed and each not in message.names])
+        mass = _summed(
+            mass, [each for each in mass.names if each not in needed and each not in message.names]
+        )
         stretch = []
     total, _ = _normalized(message, entries)
     found.append(Stretch(tuple(stretch), total))
@@ -154,7 +156,11 @@ def _placed(form: Tensor, scope: Sequence[str], to: Sequence[str], entries: Mapp
 
 
 def _reduced(
-    message: _Message, factors: Sequence[GaussianFactor], entries: Mapping[str, int], later: set[str], new: str
+    message: _Message,
+    factors: Sequence[GaussianFactor],
+    entries: Mapping[str, int],
+    later: set[str],
+    new: str,
 ) -> _Message:
     """The message times factors, with the sites integrated out that nothing later depends on; but not the new one."""
     scope = _union([message.scope, *[each.scope for each in factors], (new,)])
@@ -229,6 +235,8 @@ def _density(mean: Tensor, covariance: Tensor) -> Quadratic:
     size = mean.shape[-1]
     root = torch.linalg.cholesky(covariance)
     eye = torch.eye(size, dtype=mean.dtype, device=mean.device)
-    white = torch.linalg.solve_triangular(root, torch.cat([-mean.unsqueeze(-1), eye.expand_as(root)], -1), upper=False)
+    white = torch.linalg.solve_triangular(
+        root, torch.cat([-mean.unsqueeze(-1), eye.expand_as(root)], -1), upper=False
+    )
     log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return Quadratic(white.mT @ white, -log_det - 0.5 * size * math.log(2 * math.pi))

@@ -42,7 +42,12 @@ def _scale_tril(base: Any) -> Tensor:
     """The Cholesky factor of a covariance; of a multiple of a delayed one, the same multiple of its root."""
     for name, root in (("covariance_matrix", 0.5), ("precision_matrix", -0.5)):
         given = vars(base).get(name)
-        if isinstance(given, Delayed) and given.unknown is None and given.shift is None and len(given.links) == 1:
+        if (
+            isinstance(given, Delayed)
+            and given.unknown is None
+            and given.shift is None
+            and len(given.links) == 1
+        ):
             (link,) = given.links
             whole = (link.where == link.where[..., :1, :1]) | (link.coef == 0)
             if link.terms > 1 or not link.positive or not bool(whole.all()):

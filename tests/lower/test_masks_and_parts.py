@@ -1,0 +1,153 @@
+"""Sums over data under masks, large tables in parts, and tables that depend on variables of another graph."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sumout.distributions as dist
+from sumout import plate, sample
+from sumout.distributions.families import log_density
+from sumout.effects.handlers import EnumMessenger, enum, mask, scale, trace
+from sumout.errors import EnumerationError, PlateError
+from sumout.factors import Factor, Variable
+from sumout.lower import lower, lower_tensor, scorers
+
+MARK = {"enumerate": "parallel"}
+RATES = torch.tensor([[0.2, 0.6, 0.9], [0.7, 0.1, 0.4]], dtype=torch.float64)
+DATA = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
+
+
+def outputs(kept: Tensor, data: Tensor = DATA, **checks: Any) -> None:
+    """A state for each of four rows, with three outputs."""
+    with plate("rows", 4, dim=-2):
+        z = sample("z", dist.Categorical(torch.tensor([0.5, 0.5]).double()), infer=MARK)
+        with plate("outputs", 3, dim=-1), mask(mask=kept):
+            sample("x", dist.Bernoulli(RATES[z.squeeze(-1)], **checks), obs=data)
+
+
+def table(kept: Tensor, data: Tensor = DATA, **checks: Any) -> Factor:
+    graph = lower(trace(enum(outputs, first_available_dim=-3)).get_trace(kept, data, **checks))
+    return next(factor for factor in graph.factors if factor.name == "x")
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        torch.tensor([[True], [False], [True], [True]]),
+        DATA > 0,
+        torch.tensor(False),
+        torch.tensor([True, False, True]),
+    ],
+    ids=["of rows", "of entries", "of nothing", "of outputs"],
+)
+def test_sums_over_masked_data(kept: Tensor) -> None:
+    factor = table(kept)
+    each = dist.Bernoulli(RATES[:, None]).log_prob(DATA)
+    expected = torch.where(kept.expand(4, 3), each, 0.0).sum(-1)
+    assert factor.inputs == ("z", "rows") if kept.any() else True
+    torch.testing.assert_close(factor.data.expand(2, 4), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_masked_may_be_no_number() -> None:
+    data = DATA.clone()
+    data[1] = torch.nan
+    rates = RATES.clone().requires_grad_()
+    kept = torch.tensor([[True], [False], [True], [True]])
+
+    def model() -> None:
+        with plate("rows", 4, dim=-2):
+            z = sample("z", dist.Categorical(torch.tensor([0.5, 0.5]).double()), infer=MARK)
+            with plate("outputs", 3, dim=-1), mask(mask=kept):
+                sample("x", dist.Bernoulli(rates[z.squeeze(-1)], validate_args=False), obs=data)
+
+    graph = lower(trace(enum(model, first_available_dim=-3)).get_trace())
+    graph.factors[1].data.sum().backward()
+    assert rates.grad is not None
+    assert bool(graph.factors[1].data.isfinite().all())
+    assert bool(rates.grad.isfinite().all())
+
+
+def test_large_tables_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    locs = torch.randn(7, 2, 5, dtype=torch.float64, requires_grad=True)
+
+    def model() -> None:
+        z = sample("z", dist.Categorical(torch.tensor([0.5, 0.5]).double()), infer=MARK)
+        for t in range(7):
+            with plate(f"rows_{t}", 5):
+                sample(f"x_{t}", dist.Normal(locs[t][z.squeeze(-1)], 1.0), obs=torch.arange(5.0).double())
+
+    record = trace(enum(model, first_available_dim=-2)).get_trace()
+    whole = lower(record)
+    monkeypatch.setattr(scorers, "_AT_ONCE", 25)
+    parts = lower(record)
+    for one, other in itertools.zip_longest(whole.factors, parts.factors):
+        assert one.inputs == other.inputs
+        assert torch.equal(one.data, other.data)
+
+
+@pytest.mark.parametrize("probs", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [torch.float32, torch.float64])
+def test_quick_densities_are_those_of_the_distribution(probs: torch.dtype, value: torch.dtype) -> None:
+    p = torch.tensor([0.0, 1e-9, 0.3, 1.0]).to(probs).requires_grad_()
+    for x in (0.0, 1.0):
+        fn = dist.Bernoulli(p)
+        wide = torch.promote_types(probs, value)
+        found = log_density(fn, torch.tensor(x, dtype=value))
+        # In the type of the wider of the two; torch takes the narrower.
+        expected = fn.log_prob(torch.tensor(x, dtype=wide))
+        torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-6, atol=2e-7)
+        assert found.dtype == wide
+
+
+def test_variables_of_another_graph() -> None:
+    """A site that another run has enumerated is no variable here, and a mask takes its density away."""
+
+    def model() -> None:
+        with mask(mask=torch.tensor(False)):
+            z = sample("z", dist.Categorical(torch.tensor([0.25, 0.75])), infer=MARK)
+        y = sample("y", dist.Bernoulli(0.2 + 0.5 * z), infer=MARK)
+        sample("x", dist.Normal(y, 1.0), obs=torch.tensor(0.3))
+
+    record = trace(enum(model, first_available_dim=-1)).get_trace()
+    graph = lower(record, {"z": Variable(2)})
+    assert list(graph.variables) == ["y"]
+    by_name = {factor.name: factor for factor in graph.factors}
+    assert by_name["y"].inputs == ("z", "y")
+    assert bool((by_name["z"].data == 0).all())
+    assert list(lower(record).variables) == ["z", "y"]
+
+
+def test_scales_of_single_elements_are_told_apart() -> None:
+    weights = torch.tensor([0.5, 2.0, 3.0])
+
+    def model() -> None:
+        with plate("rows", 3), scale(scale=weights):
+            z = sample("z", dist.Bernoulli(0.3), infer=MARK)
+            sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3))
+            sample("w", dist.Normal(0.0, 1.0), obs=torch.zeros(3))
+
+    record = trace(enum(model, first_available_dim=-2)).get_trace()
+    powers: dict[str, Factor] = {}
+    graph = lower(record, powers=powers)
+    assert {name: (each.inputs, each.data.tolist()) for name, each in powers.items()} == dict.fromkeys(
+        ("z", "x"), (("rows",), weights.tolist())
+    )
+    (of_w,) = (factor.data for factor in graph.factors if factor.name == "w")
+    torch.testing.assert_close(of_w, dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.0)) * weights.sum())
+    with pytest.raises(PlateError, match="'z' has a scale of shape"):
+        lower(record)
+
+
+def test_names_of_dimensions() -> None:
+    with EnumMessenger(first_available_dim=-2), plate("rows", 3):
+        recorder = trace(lambda: sample("z", dist.Bernoulli(0.3), infer=MARK))
+        site = recorder.get_trace().nodes["z"]
+    assert lower_tensor(site, torch.zeros(2, 3)).inputs == ("z", "rows")
+    assert lower_tensor(site, torch.zeros(2, 1)).inputs == ("z",)
+    with pytest.raises((PlateError, EnumerationError), match="'z' varies along dim -3"):
+        lower_tensor(site, torch.zeros(4, 2, 3))
