@@ -35,7 +35,12 @@ def matrices(batch: int, steps: int, states: int, observed: int) -> Matrices:
         return torch.randn(*shape, generator=generator, dtype=D)
 
     transition = torch.eye(states, dtype=D) * 0.9 + 0.05 * normal(states, states)
-    found = (transition, normal(observed, states), 0.5 * torch.eye(states, dtype=D), torch.eye(observed, dtype=D))
+    found = (
+        transition,
+        normal(observed, states),
+        0.5 * torch.eye(states, dtype=D),
+        torch.eye(observed, dtype=D),
+    )
     return (*[each.requires_grad_() for each in found], normal(steps, batch, observed))
 
 
@@ -61,11 +66,15 @@ def sumouts() -> Callable[..., Tensor]:
 def pyros() -> Callable[..., Tensor]:
     import pyro.distributions as dist
 
-    def log_likelihood(transition: Tensor, emission: Tensor, moves: Tensor, blurs: Tensor, data: Tensor) -> Tensor:
+    def log_likelihood(
+        transition: Tensor, emission: Tensor, moves: Tensor, blurs: Tensor, data: Tensor
+    ) -> Tensor:
         steps, size = len(data), len(transition)
         zero = torch.zeros(size, dtype=D)
         # Its first state comes before the first transition, which forgets it here.
-        matrices = torch.cat([torch.zeros(1, size, size, dtype=D), transition.mT.expand(steps - 1, size, size)])
+        matrices = torch.cat(
+            [torch.zeros(1, size, size, dtype=D), transition.mT.expand(steps - 1, size, size)]
+        )
         noise = dist.MultivariateNormal(zero.expand(steps, size), scale_tril=moves)
         seen = dist.MultivariateNormal(torch.zeros(len(emission), dtype=D), scale_tril=blurs)
         start = dist.MultivariateNormal(zero, scale_tril=moves)
@@ -85,36 +94,29 @@ def funsors() -> Callable[..., Tensor]:
     from funsor.domains import Bint
     from funsor.sum_product import sequential_sum_product
 
-    def log_likelihood(transition: Tensor, emission: Tensor, moves: Tensor, blurs: Tensor, data: Tensor) -> Tensor:
-        steps, batch, _ = data.shape
-        size = len(transition)
-        zero = torch.zeros(size, dtype=D)
-        noise = dist.MultivariateNormal(zero, scale_tril=moves)
+    def log_likelihood(
+        transition: Tensor, emission: Tensor, moves: Tensor, blurs: Tensor, data: Tensor
+    ) -> Tensor:
+        steps, size = len(data), len(transition)
+        noise = dist.MultivariateNormal(torch.zeros(size, dtype=D), scale_tril=moves)
         blur = dist.MultivariateNormal(torch.zeros(len(emission), dtype=D), scale_tril=blurs)
-        seen = convert.tensor_to_funsor(data.transpose(0, 1), ("series", "time"), 1)
         step = convert.matrix_and_mvn_to_funsor(transition.mT, noise, (), "before", "after")
-        look = convert.matrix_and_mvn_to_funsor(emission.mT, blur, (), "after", "seen")(seen=seen)
-        first = convert.dist_to_funsor(noise)(value="after")
-        start = first + look(time=0)
-        if steps > 1:
-            later = look(time=funsor.Variable("time", Bint[steps])) if steps == 1 else None
-            assert later is None
-            rest = convert.matrix_and_mvn_to_funsor(
-                emission.mT, blur, (), "after", "seen"
-            )(seen=convert.tensor_to_funsor(data[1:].transpose(0, 1), ("series", "time"), 1))
-            pairs = step + rest
-            time = funsor.Variable("time", Bint[steps - 1])
-            product = sequential_sum_product(ops.logaddexp, ops.add, pairs, time, {"before": "after"})
-            total = (start(after="before") + product).reduce(ops.logaddexp, frozenset({"before", "after"}))
-        else:
-            total = start.reduce(ops.logaddexp, "after")
+        look = convert.matrix_and_mvn_to_funsor(emission.mT, blur, (), "after", "seen")
+        start = convert.dist_to_funsor(noise)(value="after")
+        start = start + look(seen=convert.tensor_to_funsor(data[0], ("series",), 1))
+        later = step + look(seen=convert.tensor_to_funsor(data[1:].transpose(0, 1), ("series", "time"), 1))
+        time = funsor.Variable("time", Bint[steps - 1])
+        product = sequential_sum_product(ops.logaddexp, ops.add, later, time, {"before": "after"})
+        total = (start(after="before") + product).reduce(ops.logaddexp, frozenset({"before", "after"}))
         return convert.funsor_to_tensor(total, 1, ("series",)).sum()
 
     return log_likelihood
 
 
 def by_hand() -> Callable[..., Tensor]:
-    def log_likelihood(transition: Tensor, emission: Tensor, moves: Tensor, blurs: Tensor, data: Tensor) -> Tensor:
+    def log_likelihood(
+        transition: Tensor, emission: Tensor, moves: Tensor, blurs: Tensor, data: Tensor
+    ) -> Tensor:
         batch, observed = data.shape[1:]
         mean = torch.zeros(batch, len(transition), dtype=D)
         covariance = torch.zeros_like(transition)

@@ -1,4 +1,5 @@
-"""A step of training with gradients: hidden Markov models, chains enumerated in guides, mixtures, small models.
+"""A step of training with gradients: hidden Markov models, chains enumerated in guides, mixtures, topics, small
+models.
 
 The shapes are those of Pyro's examples of hidden Markov models: 10 sequences of 40 steps, and 229 of up to 129 steps
 with masks for those that are shorter; 51 binary outputs, 16 states.
@@ -258,6 +259,47 @@ def test_mixture(benchmark: BenchmarkFixture, library: Library) -> None:
             language.sample("x", dist.Normal(locs[z], 0.5), obs=points)
 
     measure_svi(benchmark, library, "SVI step, Gaussian mixture, 100000 x 100", model, lambda: None, 1)
+
+
+DOCUMENTS, MINIBATCH, LENGTH, WORDS, TOPICS = 1000, 32, 64, 1024, 8
+
+
+def topics_of_documents(library: Library) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Latent Dirichlet allocation, the topic of each word summed out, and a guide of points for all else."""
+    language, dist = library.language, library.dist
+    torch.manual_seed(0)
+    documents = torch.randint(WORDS, (LENGTH, DOCUMENTS))
+    words = torch.distributions.Dirichlet(torch.ones(WORDS)).sample((TOPICS,))
+    shares = torch.distributions.Dirichlet(torch.ones(TOPICS)).sample((DOCUMENTS,))
+
+    def model() -> None:
+        with language.plate("topics", TOPICS):
+            weights = language.sample("weights", dist.Gamma(1.0 / TOPICS, 1.0))
+            rows = language.sample("words", dist.Dirichlet(torch.ones(WORDS) / WORDS))
+        with language.plate("documents", DOCUMENTS, MINIBATCH) as index:
+            share = language.sample("share", dist.Dirichlet(weights))
+            with language.plate("places", LENGTH):
+                z = language.sample("z", dist.Categorical(share), infer={"enumerate": "parallel"})
+                language.sample("word", dist.Categorical(rows[z]), obs=documents[:, index])
+
+    def guide() -> None:
+        point_of_weights = language.param("w", torch.ones(TOPICS), constraint=constraints.positive)
+        point_of_words = language.param("r", words, constraint=constraints.simplex)
+        point_of_shares = language.param("s", shares, constraint=constraints.simplex)
+        with language.plate("topics", TOPICS):
+            language.sample("weights", dist.Delta(point_of_weights))
+            language.sample("words", dist.Delta(point_of_words, event_dim=1))
+        with language.plate("documents", DOCUMENTS, MINIBATCH) as index:
+            language.sample("share", dist.Delta(point_of_shares[index], event_dim=1))
+
+    return model, guide
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_topics(benchmark: BenchmarkFixture, library: Library) -> None:
+    model, guide = topics_of_documents(library)
+    torch.manual_seed(1)  # The same documents in the first minibatch.
+    measure_svi(benchmark, library, "SVI step, latent Dirichlet allocation, 32 of 1000", model, guide, 2)
 
 
 @pytest.mark.parametrize("form", ["Trace_ELBO", "JitTrace_ELBO"])

@@ -1,9 +1,10 @@
 """The flow of the Nile at Aswan, 1871-1970: a local level model, its level integrated out.
 
-Each year's flow is a level plus noise, and the level wanders. It is the first model of J. Durbin and S. J. Koopman, *Time
-Series Analysis by State Space Methods*, 2nd edition (2012), chapter 2, where both variances are estimated by maximum
-likelihood: 15099 and 1469.1. Where the level was before the first year nobody knows; what the first flow tells of it is
-then all that is known (a diffuse prior), so that the likelihood is that of the flows from 1872 on, given the first.
+Each year's flow is a level plus noise, and the level wanders. It is the first model of J. Durbin and S. J. Koopman,
+*Time Series Analysis by State Space Methods*, 2nd edition (2012), chapter 2, where both variances are estimated by
+maximum likelihood: 15099 and 1469.1. Where the level was before the first year nobody knows; what the first flow
+tells of it is then all that is known (a diffuse prior), so that the likelihood is that of the flows from 1872 on,
+given the first.
 
     python docs/examples/nile.py
 """
@@ -83,7 +84,10 @@ def summary(found: Fit) -> Table:
     table = Table(title="The Nile at Aswan, 1871-1970", box=box.SIMPLE)
     for heading in ("variance", "ours", "published"):
         table.add_column(heading, justify="left" if heading == "variance" else "right")
-    for name, meaning in (("noise", "of a flow about the level"), ("drift", "of the level from year to year")):
+    for name, meaning in (
+        ("noise", "of a flow about the level"),
+        ("drift", "of the level from year to year"),
+    ):
         table.add_row(meaning, f"{found.values[name].square():.1f}", f"{PUBLISHED[name]:.1f}")
     return table
 

@@ -1,9 +1,9 @@
 """Ten pumps of a nuclear plant: failure rates integrated out, the two parameters behind them on a grid.
 
-Each pump fails at a rate of its own; the rates come from one gamma distribution, whose shape and rate nobody knows. Data
-and model: E. I. George, U. E. Makov and A. F. M. Smith, *Conjugate likelihood distributions*, Scandinavian Journal of
-Statistics 20 (1993); an example of BUGS ("Pumps", Examples volume I). The ten rates are integrated out in closed form, so
-that two dimensions are left, and an integral over a grid of these has no sampling error.
+Each pump fails at a rate of its own; the rates come from one gamma distribution, whose shape and rate nobody knows.
+Data and model: E. I. George, U. E. Makov and A. F. M. Smith, *Conjugate likelihood distributions*, Scandinavian
+Journal of Statistics 20 (1993); an example of BUGS ("Pumps", Examples volume I). The ten rates are integrated out in
+closed form, so that two dimensions are left, and an integral over a grid of these has no sampling error.
 
     python docs/examples/pumps.py
 """
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 DATA = HERE / "data" / "pumps.csv"
 PICTURE = HERE / "pumps.png"
 PUBLISHED = ["0.060", "0.10", "0.089", "0.12", "0.6", "0.61", "0.9", "0.9", "1.6", "2.0"]
-"""Posterior means of the rates by BUGS, to the digits that do not change from run to run."""
+"""Posterior means of the rates by BUGS, which are means of samples; rounded."""
 
 
 def read_pumps() -> tuple[Tensor, Tensor]:
@@ -109,10 +109,22 @@ def draw(found: Posterior, to: Path) -> None:
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
     pumps = torch.arange(1, len(hours) + 1)
     axis.errorbar(
-        pumps, found.mean, found.spread, fmt="o", color="#3b6fb6", capsize=3, label="posterior mean, one standard deviation"
+        pumps,
+        found.mean,
+        found.spread,
+        fmt="o",
+        color="#3b6fb6",
+        capsize=3,
+        label="posterior mean, one standard deviation",
     )
     axis.plot(pumps, raw, "x", color="#c4432b", label="failures per hours")
-    axis.axhline(found.hyper[0] / found.hyper[1], color="0.6", linewidth=0.8, linestyle="--", label="mean shape / mean rate")
+    axis.axhline(
+        found.hyper[0] / found.hyper[1],
+        color="0.6",
+        linewidth=0.8,
+        linestyle="--",
+        label="mean shape / mean rate",
+    )
     axis.set(xlabel="pump", ylabel="failures per thousand hours", xticks=pumps)
     axis.set_title("Pumps with few hours are drawn towards the others")
     axis.legend(frameon=False, loc="upper left")
@@ -125,7 +137,9 @@ def main(picture: Path = PICTURE) -> Posterior:
     console = Console()
     found = posterior()
     console.print(summary(found))
-    console.print(f"Posterior means of the gamma distribution's shape {found.hyper[0]:.4f} and rate {found.hyper[1]:.4f}")
+    console.print(
+        f"Posterior means of the gamma distribution's shape {found.hyper[0]:.4f} and rate {found.hyper[1]:.4f}"
+    )
     draw(found, picture)
     console.print(f"Drawn in {picture}")
     return found

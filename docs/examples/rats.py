@@ -1,9 +1,10 @@
 """Thirty young rats weighed in five weeks: sixty-two growth parameters integrated out, three spreads on a grid.
 
-Each rat grows along a line of its own; intercepts and slopes are normal about those of the population. Data and model: A.
-E. Gelfand and others, *Illustration of Bayesian inference in normal data models using Gibbs sampling*, Journal of the
-American Statistical Association 85 (1990); an example of BUGS ("Rats", Examples volume I). Given the three standard
-deviations all is normal, so that only these are left, and an integral over a grid of them has no sampling error.
+Each rat grows along a line of its own; intercepts and slopes are normal about those of the population. Data and
+model: A. E. Gelfand and others, *Illustration of Bayesian inference in normal data models using Gibbs sampling*,
+Journal of the American Statistical Association 85 (1990); an example of BUGS ("Rats", Examples volume I). Given the
+three standard deviations all is normal, so that only these are left, and an integral over a grid of them has no
+sampling error.
 
     python docs/examples/rats.py
 """
@@ -30,7 +31,7 @@ PICTURE = HERE / "rats.png"
 DAYS = torch.tensor([8.0, 15.0, 22.0, 29.0, 36.0]).double()
 MIDDLE = 22.0
 PUBLISHED = {"intercept": (106.6, 3.7), "slope": (6.19, 0.11), "noise": (6.1, 0.46)}
-"""Posterior means and standard deviations by BUGS, to the digits that do not change from run to run."""
+"""Posterior means and standard deviations by BUGS, from samples; rounded."""
 
 
 def read_weights() -> Tensor:
@@ -89,7 +90,10 @@ def posterior(points: int = 14) -> Posterior:
         mean, variance = mean.reshape(-1), variance.reshape(-1)
         total = (weights * mean).sum()
         values[name] = float(total), float((weights * (variance + (mean - total) ** 2)).sum().sqrt())
-    own = [(weights[:, None] * found[name].mean.reshape(len(weights), -1)).sum(0) for name in ("own_level", "own_slope")]
+    own = [
+        (weights[:, None] * found[name].mean.reshape(len(weights), -1)).sum(0)
+        for name in ("own_level", "own_slope")
+    ]
     return Posterior(values, *own)
 
 

@@ -1,8 +1,9 @@
 """Eight schools: how much did coaching help? Effects and their mean integrated out, their spread on a grid.
 
-A. Gelman and others, *Bayesian Data Analysis*, 3rd edition (2013), section 5.5: estimated effects of coaching for a test in
-eight schools, each with a known standard error. The effects are normal about a common mean, with a standard deviation
-tau; mean and tau have uniform priors. Given tau all is normal and integrated out exactly, so that tau alone is left.
+A. Gelman and others, *Bayesian Data Analysis*, 3rd edition (2013), section 5.5: estimated effects of coaching for a
+test in eight schools, each with a known standard error. The effects are normal about a common mean, with a standard
+deviation tau; mean and tau have uniform priors. Given tau all is normal and integrated out exactly, so that tau alone
+is left.
 
     python docs/examples/schools.py
 """
@@ -83,7 +84,9 @@ def posterior(points: int = 400, largest: float = 100.0) -> Posterior:
     high = -low
     for _ in range(60):  # Bisection of the mixtures' distribution functions.
         middle = (low + high) / 2
-        share = (weights[:, None, None] * dist.Normal(true.loc[..., None], true.scale[..., None]).cdf(middle)).sum(0)
+        share = (
+            weights[:, None, None] * dist.Normal(true.loc[..., None], true.scale[..., None]).cdf(middle)
+        ).sum(0)
         low, high = torch.where(share < LEVELS, middle, low), torch.where(share < LEVELS, high, middle)
     return Posterior(tau.reshape(-1), weights * points / largest, (low + high) / 2)
 
@@ -112,17 +115,27 @@ def draw(found: Posterior, to: Path) -> None:
         raise MissingExtraError("matplotlib", "plot", "The picture") from error
 
     effect, errors = read_schools()
-    figure, (spread, schools) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(1, 1.6), layout="constrained")
+    figure, (spread, schools) = plt.subplots(
+        1, 2, figsize=(10, 4), width_ratios=(1, 1.6), layout="constrained"
+    )
     spread.fill_between(found.tau, found.density, color="#3b6fb6", alpha=0.35, linewidth=0)
     spread.plot(found.tau, found.density, color="#3b6fb6")
-    spread.set(xlim=(0, 30), ylim=(0, None), xlabel="tau: how much schools differ", ylabel="posterior density")
+    spread.set(
+        xlim=(0, 30), ylim=(0, None), xlabel="tau: how much schools differ", ylabel="posterior density"
+    )
     places = torch.arange(len(effect))
     q = found.quantiles
     schools.vlines(places, q[:, 0], q[:, 4], color="#3b6fb6", linewidth=1.5, label="95% of the posterior")
     schools.vlines(places, q[:, 1], q[:, 3], color="#3b6fb6", linewidth=5, label="half of it")
     schools.plot(places, q[:, 2], "o", color="white", markeredgecolor="#3b6fb6", markersize=5)
     schools.errorbar(
-        places + 0.25, effect, errors, fmt="x", color="#c4432b", linewidth=0.8, label="estimate, one standard error"
+        places + 0.25,
+        effect,
+        errors,
+        fmt="x",
+        color="#c4432b",
+        linewidth=0.8,
+        label="estimate, one standard error",
     )
     schools.set_xticks(places, list(PUBLISHED))
     schools.set(xlabel="school", ylabel="effect, points")

@@ -1,11 +1,11 @@
 """When did the Nile fall? Two regimes, and a level that tends to one or the other: a switching linear system.
 
-A hidden Markov chain says which of two regimes holds; the level of the Nile's flow moves towards that regime's mean, with
-noise of its own, and each year's flow is the level plus noise. Level and flow are normal given all regimes, of which
-there are 2 ** 100 sequences: exact inference has a Gaussian for each. So in each year the mixture over all but the last
-regime is replaced by one Gaussian of the same mass, mean and covariance: the generalised pseudo-Bayes filter (Kim,
-*Dynamic linear models with Markov-switching*, 1994; Murphy, *Switching Kalman filters*, 1998). Everything else is exact;
-for the first years, whose sequences can be written out, both are compared.
+A hidden Markov chain says which of two regimes holds; the level of the Nile's flow moves towards that regime's mean,
+with noise of its own, and each year's flow is the level plus noise. Level and flow are normal given all regimes, of
+which there are 2 ** 100 sequences: exact inference has a Gaussian for each. So in each year the mixture over all but
+the last regime is replaced by one Gaussian of the same mass, mean and covariance: the generalised pseudo-Bayes filter
+(Kim, *Dynamic linear models with Markov-switching*, 1994; Murphy, *Switching Kalman filters*, 1998). Everything else
+is exact; for the first years, whose sequences can be written out, both are compared.
 
 The change itself is known: G. W. Cobb, *The problem of the Nile: conditional solution to a change-point problem*,
 Biometrika 65 (1978), dates it between 1898, the last year of the old level, and 1899, the first of the new one.
@@ -53,7 +53,9 @@ class Reading(NamedTuple):
 def model(flow: Tensor) -> None:
     level, new = MEANS[0], None
     for t in sumout.markov(range(len(flow))):
-        one_again = torch.tensor(0.5).double() if new is None else torch.where(new == 1, STAYS[1], 1 - STAYS[0])
+        one_again = (
+            torch.tensor(0.5).double() if new is None else torch.where(new == 1, STAYS[1], 1 - STAYS[0])
+        )
         new = sumout.sample(f"new_{t}", dist.Bernoulli(one_again))
         mean = MEANS[new.long()]
         level = sumout.sample(f"level_{t}", dist.Normal(level + PULL * (mean - level), DRIFT))
@@ -98,15 +100,28 @@ def draw(years: Tensor, flow: Tensor, found: Reading, to: Path) -> None:
         2, 1, figsize=(10, 5.2), sharex=True, height_ratios=(2.4, 1), layout="constrained"
     )
     low, high = found.mean - 1.645 * found.spread, found.mean + 1.645 * found.spread
-    series.fill_between(years, low, high, color="#3b6fb6", alpha=0.22, linewidth=0, step="mid", label="level: 90%")
-    series.step(years, found.mean, where="mid", color="#3b6fb6", linewidth=2, label="level, given the likeliest regimes")
+    series.fill_between(
+        years, low, high, color="#3b6fb6", alpha=0.22, linewidth=0, step="mid", label="level: 90%"
+    )
+    series.step(
+        years,
+        found.mean,
+        where="mid",
+        color="#3b6fb6",
+        linewidth=2,
+        label="level, given the likeliest regimes",
+    )
     series.plot(years, flow, "o", color="0.25", markersize=3, label="flow")
     series.set_ylabel("flow, $10^8\\,$m$^3$ a year")
     series.set_title("Two regimes of the Nile, by moment matching")
     series.legend(frameon=False, loc="upper right")
     switch.fill_between(years, found.new, color="#c4432b", linewidth=0, step="mid")
     switch.axvline(
-        FIRST_OF_THE_NEW - 0.5, color="black", linestyle="--", linewidth=1, label="published: between 1898 and 1899"
+        FIRST_OF_THE_NEW - 0.5,
+        color="black",
+        linestyle="--",
+        linewidth=1,
+        label="published: between 1898 and 1899",
     )
     switch.set(xlabel="year", ylabel="P(new regime)", ylim=(0, 1), xlim=(1870, 1971))
     switch.legend(frameon=False, loc="upper left")

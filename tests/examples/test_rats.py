@@ -33,6 +33,10 @@ def test_the_evidence_of_a_grid_point(example: Load) -> None:
     same = torch.eye(len(weight)).double()
     own = line @ torch.diag(torch.tensor([14.0, 0.5]).double() ** 2) @ line.T
     common = 1e6 * line @ line.T
-    covariance = torch.kron(same, own + 36 * torch.eye(5).double()) + torch.kron(torch.ones_like(same), common)
-    exact = torch.distributions.MultivariateNormal(torch.zeros(150).double(), covariance).log_prob(weight.flatten())
+    covariance = torch.kron(same, own + 36 * torch.eye(5).double()) + torch.kron(
+        torch.ones_like(same), common
+    )
+    exact = torch.distributions.MultivariateNormal(torch.zeros(150).double(), covariance).log_prob(
+        weight.flatten()
+    )
     torch.testing.assert_close(found, exact, rtol=0, atol=1e-5)

@@ -6,6 +6,7 @@ tuple is one way to parametrize them): many sites of such a family can be scored
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
@@ -25,6 +26,10 @@ PARAMETERS: dict[type, tuple[tuple[str, ...], ...]] = {
     dist.StudentT: (("df", "loc", "scale"),),
 }
 
+
+_LOG_SQRT_2_PI = math.log(2 * math.pi) / 2
+
+_IN_FULL = (torch.float32, torch.float64)
 
 _DISTRIBUTIONS: dict[type, bool] = {}
 
@@ -98,5 +103,11 @@ def log_density(fn: Any, value: Tensor) -> Tensor:
         eps = torch.finfo(fn.probs.dtype).eps  # as torch does, which takes these probabilities' logits
         probs = fn.probs.clamp(eps, 1 - eps)
         return torch.where(value == 1, probs, 1 - probs).log()
+    if type(fn) is dist.Normal and value.dtype in _IN_FULL and fn.loc.dtype == fn.scale.dtype == value.dtype:
+        # Two passes over the joint table and two back, where torch makes six and seven.
+        value, loc = torch.broadcast_tensors(value, fn.loc)  # type: ignore[no-untyped-call]
+        squared = F.mse_loss(value, loc, reduction="none")
+        offset = -fn.scale.log() - _LOG_SQRT_2_PI
+        return torch.addcdiv(offset, squared, fn.scale**2, value=-0.5)
     log_prob: Tensor = fn.log_prob(value)
     return log_prob

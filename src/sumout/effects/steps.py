@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -86,6 +87,7 @@ def is_lookback(site: Message) -> bool:
     return step is not None and not step.scored
 
 
+@lru_cache(maxsize=4096)
 def family(name: str, step: ChainStep) -> tuple[str, str]:
     """What stands before and after the step in a site's name.
 
@@ -112,8 +114,11 @@ def names_of_steps(site: Message) -> tuple[str, ...]:
     """
     step: ChainStep | None = site.infer.get("_chain")
     name = site.name or ""
-    if step is None or step.dim is None:
-        return (name,)
+    return (name,) if step is None or step.dim is None else _single_names(name, step)
+
+
+@lru_cache(maxsize=256)
+def _single_names(name: str, step: ChainStep) -> tuple[str, ...]:
     before, after = family(name, step)
     return tuple(f"{before}{t}{after}" for t in range(step.start, step.stop))
 

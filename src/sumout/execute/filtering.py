@@ -1,8 +1,8 @@
 """Chains of Gaussian factors integrated by halving: what is the same in all steps, or in all series, is done once.
 
 Each element of a chain is a factor between the variables of a step and those of the next one. Two neighbours are
-multiplied and what they share is integrated out, for all pairs at once: ``log2(T)`` rounds. The plan of such a chain has
-the same rounds; here precisions are kept apart from the information vectors, which alone depend on the data. In a
+multiplied and what they share is integrated out, for all pairs at once: ``log2(T)`` rounds. The plan of such a chain
+has the same rounds; here precisions are kept apart from the information vectors, which alone depend on the data. In a
 model whose matrices do not change all elements of a round have one precision, so that it costs ``log2(T)`` small
 factorizations, and products of vectors with matrices.
 
@@ -37,18 +37,19 @@ class Link(NamedTuple):
     def split(self, first: int) -> tuple[Link, Link]:
         """The first steps, and the others."""
         shared = self.precision.shape[0] == 1
-        before, after = self.vector.split([first, self.steps - first])
+        sizes = [first, self.steps - first]
+        before, after = torch.split_with_sizes(self.vector, sizes)
         if shared:
             return Link(self.precision, before), Link(self.precision, after)
-        left, right = self.precision.split([first, self.steps - first])
+        left, right = torch.split_with_sizes(self.precision, sizes)
         return Link(left, before), Link(right, after)
 
     def halves(self) -> tuple[Link, Link]:
         """The even and the odd steps."""
-        even, odd = self.vector.unflatten(0, (-1, 2)).unbind(1)
+        even, odd = self.vector.reshape(-1, 2, *self.vector.shape[1:]).unbind(1)
         if self.precision.shape[0] == 1:
             return Link(self.precision, even), Link(self.precision, odd)
-        left, right = self.precision.unflatten(0, (-1, 2)).unbind(1)
+        left, right = self.precision.reshape(-1, 2, *self.precision.shape[1:]).unbind(1)
         return Link(left, even), Link(right, odd)
 
 
@@ -111,7 +112,7 @@ def _normalizer(root: Tensor, steps: int, size: int) -> Tensor:
 
 
 def times(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """Vectors ``(..., rows, n)`` times matrices ``(..., n, k)``, whose first dimensions of size one are no repetition."""
+    """Vectors ``(..., rows, n)`` times matrices ``(..., n, k)``, which may have first dimensions of size one."""
     lead = [place for place in range(matrices.ndim - 2) if matrices.shape[place] > 1]
     if not lead:
         return vectors @ matrices[(0,) * (matrices.ndim - 2)]
@@ -119,4 +120,4 @@ def times(vectors: Tensor, matrices: Tensor) -> Tensor:
         return vectors @ matrices
     shape = vectors.shape
     turned = vectors.movedim(0, -3).flatten(-3, -2) @ matrices[0]
-    return turned.unflatten(-2, (shape[0], shape[-2])).movedim(-3, 0)
+    return turned.reshape(*turned.shape[:-2], shape[0], shape[-2], turned.shape[-1]).movedim(-3, 0)

@@ -101,7 +101,9 @@ def log_probs(
         # Those of one layout come one after another, to be reshaped together.
         members.sort(key=lambda member: member[0].dims)
         batch = Batch([sites[number] for _, _, number in members], case.shared, shapes, case.events, places)
-        rows = case.score(batch).unbind(0)
+        scored = case.score(batch)
+        # The derivative of unbind is a copy.
+        rows = scored.unbind(0) if len(members) > 1 else (scored.squeeze(0),)
         for row, (layout, product, number) in zip(rows, members, strict=True):
             tables[number] = _table(row, sites[number], layout, product)
     return [table for table in tables if table is not None]

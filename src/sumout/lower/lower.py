@@ -265,5 +265,6 @@ def _unowned(site: Message, dim: int, size: int, names: Mapping[int, str]) -> Ex
         )
     return PlateError(
         f"Site {site.name!r} varies along dim {dim} (size {size}), which belongs to no plate (owned: {known}). "
-        "Declare it with a plate, or make it part of the event with .to_event()."
+        "Declare it with a plate, or make it part of the event with .to_event(). Where it comes of enumerated values "
+        "that are summed or moved along a plate, as z.sum(-1) is, mark their site infer={'enumerate': 'auto'}."
     )

@@ -1,4 +1,4 @@
-"""Enumerated sites that choose among the parameters of collapsed ones: mixtures and switching models, by brute force."""
+"""Enumerated sites that choose among the parameters of collapsed ones: mixtures and switching models, exactly."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import sumout.distributions as dist
 from sumout import deterministic, infer, plate, poutine, sample
-from sumout.errors import EnumerationError, EvidenceError, ModelError
+from sumout.errors import DuplicateSiteError, EnumerationError, EvidenceError, ModelError
 from sumout.infer.collapsing.handler import CollapseMessenger
 from sumout.poutine import collapse
 
@@ -343,4 +343,30 @@ def test_too_many_discrete_sites_in_sight() -> None:
             sample(f"y{t}", dist.Normal(x, number(1.0)), obs=number(0.3))
 
     with pytest.raises(EnumerationError, match=r"Site 'x0' is integrated out.*markov.*'collapse': False"):
+        infer.log_evidence(collapse(program))()
+
+
+def test_names_are_given_once() -> None:
+    def twice() -> None:
+        sample("x", dist.Normal(number(0.0), 1.0))
+        sample("x", dist.Normal(number(0.0), 1.0))
+
+    def plate_and_site() -> None:
+        with plate("x", 2):
+            sample("x", dist.Normal(number(0.0), 1.0))
+
+    for program in (twice, plate_and_site):
+        with pytest.raises(DuplicateSiteError, match=r"two sites or plates of the name 'x'"):
+            infer.log_evidence(collapse(program))()
+
+
+def test_a_prediction_that_is_masked_is_refused() -> None:
+    def program() -> None:
+        rate = sample("rate", dist.Gamma(number(2.0), 1.0))
+        with poutine.mask(mask=torch.tensor(False)):
+            sample("new", dist.Poisson(rate))
+
+    with pytest.raises(
+        ModelError, match=r"Site 'new' is latent, depends on delayed sites, and is masked or scaled"
+    ):
         infer.log_evidence(collapse(program))()

@@ -41,14 +41,52 @@ def test_other_arguments_may_need_deeper_plates() -> None:
 
 
 def test_plates_that_only_an_enumerated_run_shows() -> None:
-    def model() -> None:
-        z = sample("z", dist.Bernoulli(torch.tensor(1e-9, dtype=torch.float64)))
-        if z.numel() > 1:  # never where z is drawn
-            with plate("columns", 3):
-                sample("x", dist.Bernoulli(0.2 + 0.6 * z), obs=X)
+    rare = torch.tensor(1e-9, dtype=torch.float64)
 
-    expected = math.log((1 - 1e-9) * 0.2**2 * 0.8 + 1e-9 * 0.8**2 * 0.2)
+    def model() -> None:
+        z = sample("z", dist.Bernoulli(rare), infer={"enumerate": "sequential"})
+        sample(
+            "y", dist.Bernoulli(torch.where(z == 1, 0.9, rare)), obs=torch.tensor(1.0, dtype=torch.float64)
+        )
+        if z:  # never where z is drawn
+            with plate("columns", 3):
+                sample("x", dist.Bernoulli(torch.tensor(0.8, dtype=torch.float64)), obs=X)
+
+    expected = math.log((1 - 1e-9) * 1e-9 + 1e-9 * 0.9 * 0.8**2 * 0.2)
     assert infer.log_evidence(model)().item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_sites_that_only_one_value_each_shows() -> None:
+    """A program that decides on the shape of a value means what it means where nothing is enumerated."""
+
+    def model() -> None:
+        z = sample("z", dist.Bernoulli(torch.tensor(0.3, dtype=torch.float64)))
+        if z.numel() == 1:
+            sample("x", dist.Bernoulli(0.2 + 0.6 * z), obs=torch.tensor(1.0, dtype=torch.float64))
+        else:
+            sample("w", dist.Bernoulli(0.9 - 0.6 * z), obs=torch.tensor(1.0, dtype=torch.float64))
+
+    expected = math.log(0.7 * 0.2 + 0.3 * 0.8)
+    assert infer.log_evidence(model)().item() == pytest.approx(expected, rel=1e-12)
+    loss = infer.TraceEnum_ELBO().loss(infer.config_enumerate(model), lambda: None)
+    assert loss == pytest.approx(-expected, rel=1e-12)
+
+
+def test_a_run_that_is_begun_anew_counts_once() -> None:
+    """Values that move their dimensions are hidden in a second attempt; sequential sites stay as they are."""
+    weights = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    x = torch.tensor(0.4, dtype=torch.float64)
+
+    def model() -> None:
+        z = sample("z", dist.Bernoulli(weights[1]), infer={"enumerate": "sequential"})
+        w = sample("w", dist.Categorical(weights))
+        pair = torch.stack([w - 1.0, w * 2.0]).reshape(2)
+        sample("x", dist.Normal(pair[1] if z else pair[0], 1.0), obs=x)
+
+    w = torch.arange(3.0, dtype=torch.float64)
+    near = [(dist.Normal(loc, 1.0).log_prob(x).exp() * weights).sum() for loc in (w - 1, 2 * w)]
+    expected = math.log(0.7 * near[0] + 0.3 * near[1])
+    assert infer.log_evidence(model)().item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_given_nesting_that_is_too_small() -> None:

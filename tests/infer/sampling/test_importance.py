@@ -241,3 +241,40 @@ def test_wrong_use() -> None:
         Importance(model, guide, 0)
     with pytest.warns(UserWarning, match="'nu'"):
         Importance(model, lambda x: [guide(x), sample("nu", dist.Normal(0.0, 1.0))], 3).run(X)
+
+
+@both
+def test_a_value_that_a_handler_gives_is_no_draw(parallel: bool) -> None:
+    def model() -> None:
+        loc = sample("loc", dist.Normal(0.0, 1.0))
+        z = sample("z", dist.Bernoulli(0.5))
+        sample("x", dist.Normal(loc + z, 1.0), obs=torch.tensor(1.0))
+
+    def guide() -> None:
+        sample("loc", dist.Normal(0.2, 1.2))
+
+    drawn = sumout.poutine.trace(guide).get_trace()
+    for each in (None, guide, lambda: None):
+        importance = Importance(model, each, num_samples=3, parallel=parallel)
+        with (
+            pytest.raises(ModelError, match=r"'loc' has a value that a handler gives .*condition\("),
+            sumout.poutine.replay(trace=drawn),
+        ):
+            importance.run()
+        assert importance.run().log_weights.isfinite().all()  # and none is left behind
+    certain = sumout.poutine.trace(lambda: sample("loc", dist.Delta(drawn.nodes["loc"]["value"])))
+    weights = Importance(model, certain, num_samples=3, parallel=parallel).run().log_weights
+    observed = condition(model, data={"loc": drawn.nodes["loc"]["value"]})
+    assert torch.allclose(weights, log_evidence(observed)())
+
+
+def test_decisions_on_many_samples_at_once() -> None:
+    def model() -> None:
+        loc = sample("loc", dist.Normal(0.0, 1.0))
+        sample("x", dist.Normal(loc if loc > 0 else -loc, 1.0), obs=torch.tensor(1.0))
+
+    with pytest.raises(ModelError, match="differs from sample to sample.*parallel=False"):
+        Importance(model, num_samples=5).run()
+    with pytest.raises(ModelError, match="differs from sample to sample.*parallel=False"):
+        sumout.infer.Predictive(model, num_samples=5, parallel=True)()
+    assert len(Importance(model, num_samples=5, parallel=False).run().log_weights) == 5

@@ -112,3 +112,47 @@ def test_a_prior_that_is_masked_out_is_an_error() -> None:
 
     with pytest.raises(ModelError, match=r"The integral over 'x' diverges"):
         collapse(program)()
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-5, 1e-9])
+def test_what_is_nearly_determined_is_right_or_an_error(noise: float) -> None:
+    """A difference that is known up to tiny noise leaves digits that are not there."""
+
+    def program() -> None:
+        x: Any = sample("x", dist.Normal(torch.tensor(0.0, dtype=D), 1.0))
+        z: Any = sample("z", dist.Normal(torch.tensor(0.0, dtype=D), 1.0))
+        sample("same", dist.Normal(x - z, noise), obs=torch.tensor(0.0, dtype=D))
+        sample("y", dist.Normal(z, 1.0), obs=torch.tensor(1.0, dtype=D))
+
+    if noise == 1e-9:
+        with pytest.raises(ModelError, match=r"The integral over 'x', 'z' loses its digits"):
+            collapse(program)()
+        return
+    design = torch.tensor([[1.0, -1.0], [0.0, 1.0]], dtype=D)
+    covariance = design @ design.T + torch.diag(torch.tensor([noise**2, 1.0], dtype=D))
+    exact = dist.MultivariateNormal(torch.zeros(2, dtype=D), covariance).log_prob(
+        torch.tensor([0.0, 1.0], dtype=D)
+    )
+    torch.testing.assert_close(infer.log_evidence(collapse(program))(), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_vague_priors_are_no_loss() -> None:
+    def program(y: Tensor) -> None:
+        a: Any = sample("a", dist.Normal(torch.tensor(0.0, dtype=D), 1e5))
+        b: Any = sample("b", dist.Normal(torch.tensor(0.0, dtype=D), 1e5))
+        with plate("rows", len(y)):
+            sample("y", dist.Normal(a + b * torch.arange(len(y), dtype=D), 1e-2), obs=y)
+
+    y = torch.linspace(0.0, 3.0, 5, dtype=D) + 0.01 * torch.randn(5, dtype=D)
+    design = torch.stack([torch.ones(5, dtype=D), torch.arange(5, dtype=D)], -1)
+    # In the precision form, exactly: with fractions there is no loss.
+    rows = [[Fraction(float(each)) for each in row] for row in design]
+    data = [Fraction(float(each)) for each in y]
+    s, p = Fraction(1e-2) ** 2, Fraction(1e5) ** 2
+    aa = [[sum(r[i] * r[j] for r in rows) / s + (i == j) / p for j in range(2)] for i in range(2)]
+    h = [sum(r[i] * v for r, v in zip(rows, data, strict=True)) / s for i in range(2)]
+    det = aa[0][0] * aa[1][1] - aa[0][1] ** 2
+    square = (h[0] ** 2 * aa[1][1] - 2 * h[0] * h[1] * aa[0][1] + h[1] ** 2 * aa[0][0]) / det
+    exact = -0.5 * float(sum(v * v for v in data) / s - square) - 2.5 * math.log(2 * math.pi * s)
+    exact -= 0.5 * math.log(det) + math.log(p)
+    assert math.isclose(float(infer.log_evidence(collapse(program))(y)), exact, rel_tol=1e-8, abs_tol=1e-8)

@@ -202,7 +202,9 @@ def test_normal_vectors_with_unknown_mean_and_precision() -> None:
             own: Any = sample(
                 "own", dist.MultivariateNormal(mean * design[:, None], precision_matrix=2 * precision)
             )
-            sample("y", dist.MultivariateNormal(own, precision_matrix=times[:, None, None] * precision), obs=y)
+            sample(
+                "y", dist.MultivariateNormal(own, precision_matrix=times[:, None, None] * precision), obs=y
+            )
 
     # Given the precision, entries of the residuals have the covariance of one entry times its inverse.
     inner = 2 * torch.outer(design, design) + torch.diag(0.5 + 1 / times)

@@ -15,6 +15,7 @@ from sumout.effects.enumerate_site import finite_support
 from sumout.effects.finite import make_finite
 from sumout.effects.message import Message
 from sumout.effects.messenger import Messenger
+from sumout.effects.stack import state
 from sumout.effects.trace import site_is_subsample
 from sumout.errors import EnumerationError
 
@@ -133,6 +134,31 @@ class SequentialMessenger(Messenger):
             return False
         way[-1] = way[-1]._replace(number=way[-1].number + 1)
         return True
+
+
+class Places:
+    """How far the runs in all sequential messengers on the stack are, for a program that has to be run again in one.
+
+    >>> import sumout.distributions as dist
+    >>> from sumout.effects.primitives.sample import sample
+    >>> each = SequentialMessenger({"z"})
+    >>> with each:
+    ...     before = Places()
+    ...     _ = sample("z", dist.Bernoulli(0.3))
+    ...     before.restore()
+    ...     _ = sample("z", dist.Bernoulli(0.3))
+    >>> each.advance(), each.advance()
+    (True, False)
+    """
+
+    def __init__(self) -> None:
+        runs = [frame._run for frame in state.stack if isinstance(frame, SequentialMessenger)]
+        self._before = [(run, run.place, run.sites.copy(), run.way.copy()) for run in runs]
+
+    def restore(self) -> None:
+        """Goes back: what follows takes the place of what was run since."""
+        for run, place, sites, way in self._before:
+            run.place, run.sites, run.way = place, sites.copy(), way.copy()
 
 
 def is_sequential(site: Message) -> bool:

@@ -69,7 +69,14 @@ def module(name: str, nn_module: M, update_module_params: bool = False) -> M:
             given[original] = value
         elif value is not original:
             stored[key] = value
-    if update_module_params:
+    if stored and not update_module_params:
+        warnings.warn(
+            f"Module {name!r} has other parameters than those that the store has by its name, which are stepped and "
+            "saved: a store that was loaded, or another module of the name? To use the store's, "
+            f"module({name!r}, ..., update_module_params=True); to use the module's, clear the store.",
+            stacklevel=2,
+        )
+    elif update_module_params:
         for key, from_store in stored.items():
             path, _, leaf = key.rpartition(".")
             found = nn_module.get_submodule(path)

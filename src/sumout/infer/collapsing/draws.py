@@ -49,8 +49,8 @@ def draws(integral: Integral, count: int, states: Mapping[str, States] = Mapping
     latent = solution.factor.latent
     if isinstance(solution, CommonMatrix):
         raise ModelError(
-            f"There are no joint samples of normal vectors with an unknown precision, site {latent.name!r}. Their marginal "
-            "posteriors are known; for samples leave that site out: infer={'collapse': False}."
+            f"There are no joint samples of normal vectors with an unknown precision, site {latent.name!r}. Their "
+            "marginal posteriors are known; for samples leave that site out: infer={'collapse': False}."
         )
     factor, log_prob = _of_star(solution.factor, count, states)
     width = factor.sqrt() if type(innermost(latent.fn)) in INVERSE else factor.rsqrt()

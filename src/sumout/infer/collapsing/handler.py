@@ -21,7 +21,7 @@ from sumout.effects.handlers.trace import TraceHandler
 from sumout.effects.handlers.wrap import wrap
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.stack import state
-from sumout.errors import ModelError
+from sumout.errors import DuplicateSiteError, ModelError
 from sumout.infer.collapsing.barren import integrated, is_discrete_latent, without_unused
 from sumout.infer.collapsing.draws import draws
 from sumout.infer.collapsing.emission import emit, emit_discrete, emit_observed, homes
@@ -72,15 +72,16 @@ class CollapseMessenger(TraceMessenger):
         marked: whether only sites marked ``infer={"collapse": True}`` are integrated out.
         strict: whether it is an error that an integral is not known. Otherwise the sites that are to blame are left
             alone, and ``explain()`` says why; only for decorated programs, of which a trial run is made first.
-        approximate: ``"moment_matching"`` for switching systems, in which enumerated sites tie Gaussian ones over many
-            steps, so that the exact integral has a term for each of their joint values. Each time that earlier
-            enumerated sites have no more to say than through a Gaussian one, the mixture over their values is replaced
-            by one normal distribution of the same mass, mean and covariance, for each value of the enumerated sites
-            that later ones depend on: the generalised pseudo-Bayes filter (Kim 1994; Murphy 1998). Evidence and
-            posteriors of enumerated sites are then approximate, but for two steps or fewer, or where all that is
-            merged is equal; of the merged Gaussian sites no posteriors are kept. ``explain()`` names the sites; the
-            factors that stand for them have ``infer["approximate"]``. Groups of sites for which no mixture has to be
-            replaced stay exact.
+        approximate: ``"moment_matching"`` for switching systems, in which enumerated sites tie Gaussian ones over
+            many steps, so that the exact integral has a term for each of their joint values. Each time that earlier
+            enumerated sites have no more to say than through a Gaussian one, the mixture over their values is
+            replaced by one normal distribution of the same mass, mean and covariance, for each value of the
+            enumerated sites that later ones depend on: the generalised pseudo-Bayes filter (Kim 1994; Murphy 1998).
+            Evidence and posteriors of enumerated sites are then approximate, but for two steps or fewer, or where
+            all that is merged is equal. Observations after a merge tell of the enumerated sites before it only
+            through those that are kept, nothing where none is. Of the merged Gaussian sites no posteriors are kept.
+            ``explain()`` names the sites; the factors that stand for them have ``infer["approximate"]``. Groups of
+            sites for which no mixture has to be replaced stay exact.
         args, kwargs: as for ``TraceMessenger``.
 
     Raises:
@@ -148,6 +149,7 @@ class CollapseMessenger(TraceMessenger):
         super()._begin()
         self._run.sites = []
         self._run.collapsed = []
+        self._run.names = set()
         self._run.settled = {}
         self._run.before = {}
         self._run.approximations = {}
@@ -185,8 +187,7 @@ class CollapseMessenger(TraceMessenger):
 
     def _owns(self, delayed: list[Delayed]) -> bool:
         """Whether some values are delayed here, or by no context around."""
-        own = {site.name for site in self._run.collapsed}
-        if any(name in own for value in delayed for name in value.sites):
+        if any(name in self._run.names for value in delayed for name in value.sites):
             return True
         around = state.stack[: state.stack.index(self)]
         return not any(isinstance(frame, CollapseMessenger) for frame in around)
@@ -229,10 +230,20 @@ class CollapseMessenger(TraceMessenger):
                 msg.value = delayed_value(msg)
         elif not msg.is_observed:
             _check_given(msg, mark)
+        self._check_name(msg.name or "")
         _set_fn(msg, mark.fn)
         site = CollapsedSite(msg.copy(), mark.scale, mark.mask, mark.inner)
         self._run.sites.append(site)
         self._run.collapsed.append(site)
+
+    def _check_name(self, name: str) -> None:
+        """Refuses a second site of a name; traces do, but do not see collapsed ones."""
+        traces = [self.trace, *[frame.trace for frame in state.stack if isinstance(frame, TraceMessenger)]]
+        if name in self._run.names or any(name in trace.nodes for trace in traces):
+            raise DuplicateSiteError(
+                f"There are two sites or plates of the name {name!r}. Rename one of them."
+            )
+        self._run.names.add(name)
 
     def _pyro_barrier(self, msg: Message) -> None:
         (data,) = msg.args

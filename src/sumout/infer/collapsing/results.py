@@ -109,7 +109,7 @@ def maximised(trace: Trace) -> Trace:
                     f"Site {each.name!r} depends on sites that are integrated out and nothing observed depends on it: "
                     "it is a prediction, and no part of a most probable assignment. Leave it out of the program."
                 )
-            site = with_table(site, log_peak(integral))
+            site = with_table(site, log_peak(integral).to(integral.log_evidence.dtype))
         found.nodes[name] = site
     return found
 

@@ -21,6 +21,9 @@ from sumout.infer.programs.modes import Mode, finished
 from sumout.infer.programs.program import Rehearsal, check_declared, plate_nesting
 from sumout.settings import settings
 
+_OF_A_RUN = ("args", "return")
+"""Types of what is recorded of any run: where there is nothing else, nothing can be replayed."""
+
 Program = Callable[..., Any]
 Args = tuple[Any, ...]
 Kwargs = Mapping[str, Any]
@@ -79,7 +82,7 @@ def trace_model(
         elif handler is not None:
             replayed = handler(replayed)
     else:
-        if guide.values.nodes:
+        if any(site.type not in _OF_A_RUN for site in guide.values.nodes.values()):
             plain = ReplayMessenger(trace=guide.values)
             plain.reports_unused = False
             replayed = plain(model)

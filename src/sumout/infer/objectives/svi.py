@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sumout.effects.handlers import TraceMessenger
+from sumout.errors import ModelError
 from sumout.infer.objectives.elbo import ELBO
 from sumout.infer.objectives.losses import LossHistory
 from sumout.infer.objectives.pair import Program
@@ -55,6 +56,17 @@ class SVI:
             raise TypeError(
                 f"optim is {optim!r}; it is one of sumout.optim, e.g. sumout.optim.Adam(lr=0.01), which "
                 "steps parameters by name as programs make them."
+            )
+        for name, program in (("model", model), ("guide", guide)):
+            if not callable(program):
+                raise TypeError(
+                    f"{name} is {program!r}; it is a program, with the same arguments as the other. A guide that draws "
+                    "nothing is `lambda *args: None`."
+                )
+        if isinstance(loss, type) or not (isinstance(loss, ELBO) or callable(loss)):
+            raise TypeError(
+                f"loss is {loss!r}; it is an objective, e.g. infer.TraceEnum_ELBO(), or a function of model, guide and "
+                "their arguments that gives a scalar tensor."
             )
         self.model = model
         self.guide = guide
@@ -103,7 +115,14 @@ class SVI:
 
         Returns:
             The loss before each step, with ``tensor`` and ``plot()``.
+
+        Raises:
+            ModelError: if ``num_steps`` is no number of steps.
         """
+        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 0:
+            raise ModelError(
+                f"num_steps is {num_steps!r}; it is a whole number, before the arguments of the programs."
+            )
         losses = LossHistory()
         with _bar(num_steps, progress) as advance:
             for _ in range(num_steps):

@@ -198,15 +198,21 @@ def _differing(
 
 def _in_one_only(plain: Scores, sites: Iterable[Message]) -> set[str]:
     """The sites that are in one of a plain run and the enumerated one only."""
-    return plain.keys() ^ {site.name or "" for site in sites}
+    found = plain.keys() ^ {site.name or "" for site in sites}
+    return {
+        name for name in found if not name.startswith("_collapsed_")
+    }  # Approximate integrals are taken apart.
 
 
 def _missing(name: str, plain: Scores) -> EnumerationError:
-    one, other = "where all sites have one value each", "in the run in which they have all their values at once"
+    one, other = (
+        "where all sites have one value each",
+        "in the run in which they have all their values at once",
+    )
     has, lacks = (one, other) if name in plain else (other, one)
     return Disagreement(
-        f"The program has site {name!r} {has}, and not {lacks}: which sites it has depends on the shape, type or text of "
-        "an enumerated value. Decide on its value (if z: with infer={'enumerate': 'auto'}), or on what is not enumerated.",
+        f"The program has site {name!r} {has}, and not {lacks}: which sites it has depends on the shape, type or "
+        "text of an enumerated value. Decide on the value itself (if z: with infer={'enumerate': 'auto'}).",
         name,
     )
 
@@ -279,18 +285,26 @@ def _log_probs(
         sites = sample_sites(recorder.trace)
         if single_steps:
             sites = [site for site in sites if "_chain" in site.infer and site.mask is None]
-        for site in sites:
-            name = names_of_steps(site)[0] if single_steps else site.name or ""
+        names = [names_of_steps(site)[0] if single_steps else site.name or "" for site in sites]
+        found.update(
+            dict.fromkeys(names, (torch.tensor(math.nan), 0.0))
+        )  # Scoring may fail: that says nothing.
+        for name, site in zip(names, sites, strict=True):
             log_prob = torch.as_tensor(site["log_prob"])
             found[name] = log_prob.sum(), float(log_prob.abs().sum())
     return found or None
 
 
 def _differ(one: Tensor, other: Tensor, size: float) -> bool:
-    one, other = torch.as_tensor(one).double(), torch.as_tensor(other).double()
+    one, other = torch.as_tensor(one), torch.as_tensor(other)
+    # Half precision has fewer digits than are compared otherwise.
+    tolerance = max(
+        1e-3, *(torch.finfo(each.dtype).eps for each in (one, other) if each.is_floating_point()), 0.0
+    )
+    one, other = one.double(), other.double()
     if not (bool(one.isfinite()) and bool(other.isfinite())):
         return bool(one.isneginf() != other.isneginf()) and not bool((one + other).isnan())
-    return bool((one - other).abs() > 1e-3 * (1 + size))
+    return bool((one - other).abs() > tolerance * (1 + size))
 
 
 def _difference(name: str, found: float, expected: float) -> EnumerationError:

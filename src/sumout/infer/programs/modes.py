@@ -21,6 +21,7 @@ from sumout.effects import NonlocalExit, Trace
 from sumout.effects.handlers import EnumMessenger
 from sumout.effects.handlers.enum import NoRoomError
 from sumout.effects.handlers.enum_hidden import HiddenEnumMessenger
+from sumout.effects.handlers.sequential import Places
 from sumout.effects.random_state import TorchState
 from sumout.errors import ControlFlowError, EnumerationError, PlateError, SumoutError
 
@@ -73,12 +74,13 @@ def in_a_mode_that_works(key: Any, attempt: Callable[[Mode], T]) -> T:
     except TypeError:  # of an object that cannot be remembered
         known = Mode.DIMS
     failures: list[Exception] = []
-    before = TorchState.now()
+    before, places = TorchState.now(), Places()
     for mode in Mode:
         if mode.value < known.value:
             continue
         if failures:
             before.restore()
+            places.restore()
         try:
             found = attempt(mode)
         except (NonlocalExit, ControlFlowError, NestingError):

@@ -12,7 +12,7 @@ from sumout.distributions.families import innermost, is_distribution
 from sumout.effects import Message, Messenger
 from sumout.effects.handlers import BlockMessenger, TraceMessenger
 from sumout.effects.handlers.named import unused_names_allowed
-from sumout.effects.handlers.sequential import is_sequential
+from sumout.effects.handlers.sequential import Places, is_sequential
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.trace import Trace, sample_sites, tensor_plates
 from sumout.effects.trace.types import types_told
@@ -153,7 +153,7 @@ class EnumeratedProgram:
         if self.max_plate_nesting is None:
             self.max_plate_nesting = guess_plate_nesting(self.collapsed, *args, **kwargs)
         nesting = self.max_plate_nesting
-        each = mode.handler(-1 - nesting)
+        each, places = mode.handler(-1 - nesting), Places()
         try:
             with TraceMessenger() as recorder, types_told(recorder, args, kwargs):
                 each(config_enumerate(self.collapsed, default=self.default))(*args, **kwargs)
@@ -169,6 +169,7 @@ class EnumeratedProgram:
                     f"Give max_plate_nesting={needed}, or leave it out to have it found."
                 ) from None
             self.max_plate_nesting = needed  # Other arguments than the first may need deeper plates.
+            places.restore()
             return self.run_in(mode, args, kwargs)
         return finished(each, recorder.trace)
 

@@ -55,7 +55,7 @@ def _same(one: RandomState, other: RandomState) -> bool:
 
 
 def refuse_given(site: Message) -> None:
-    """Raises ``ModelError`` for a site that a handler gave a value, but where draw and density are certain (``Delta``)."""
+    """Raises ``ModelError`` for a site that a handler gave a value, but where the draw is certain (``Delta``)."""
     if not is_given(site) or site_is_subsample(site) or site.infer.get("_deterministic"):
         return
     if bool((torch.as_tensor(site["log_prob"]) != 0).any()):

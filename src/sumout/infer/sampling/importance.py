@@ -25,7 +25,7 @@ from sumout.infer.programs.sequential import sequential_runs
 from sumout.infer.rows.batched import BatchedGraph
 from sumout.infer.sampling.given import GivenMarked, refuse_given
 from sumout.infer.sampling.influence import runs_along_values
-from sumout.infer.sampling.plates import SAMPLES, SamplePlate, samples_first
+from sumout.infer.sampling.plates import SAMPLES, SamplePlate, decisions_told, samples_first
 from sumout.infer.sampling.posterior import check_program
 from sumout.infer.sampling.weighted import WeightedSamples
 from sumout.infer.solving.solve import plan_for, solve
@@ -97,14 +97,15 @@ class Importance:
         Raises:
             EnumerationError: if a latent site that neither the guide draws nor is summed out depends on one that is
                 summed out; and as ``log_evidence``.
-            ModelError: if a handler gives a latent site a value (``replay``), which is then no draw; if a weight is NaN.
+            ModelError: if a handler gives a latent site a value (``replay``), which is no draw; if a weight is NaN.
             PlanError, MemoryLimitError: as ``log_evidence``.
         """
         single = self._single(args, kwargs)
         if self.max_plate_nesting is None:
             self.max_plate_nesting = max(plate_nesting(each) for each in single)
         if self.parallel:
-            return self._weighted(self.num_samples, single[0], args, kwargs)
+            with decisions_told():
+                return self._weighted(self.num_samples, single[0], args, kwargs)
         runs = [self._weighted(None, single[0], args, kwargs) for _ in range(self.num_samples)]
         values = {name: torch.cat([run.samples[name] for run in runs]) for name in runs[0].samples}
         return WeightedSamples(values, torch.cat([run.log_weights for run in runs]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from sumout.effects import Message, Messenger
 from sumout.effects.handlers import IndepMessenger
 from sumout.effects.handlers.broadcast import expand_to_plates
 from sumout.effects.steps import assembled, sources
-from sumout.errors import ModelError
+from sumout.errors import ModelError, SumoutError
 
 SAMPLES = "num_samples"
 """The name of the plate of samples."""
@@ -86,6 +87,26 @@ class Given(Messenger):
                 "the samples first. Give max_plate_nesting, or one sample a row."
             )
         return value.reshape(value.shape[0], *[1] * missing, *value.shape[1:])
+
+
+@contextmanager
+def decisions_told() -> Iterator[None]:
+    """Says, for torch's error, what it means that Python decides on a value of many samples at once.
+
+    Raises:
+        ModelError: in the place of that error.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, SumoutError) or not any(
+            each in str(error) for each in ("ambiguous", "to Scalar")
+        ):
+            raise
+        raise ModelError(
+            "Python decides on a value that differs from sample to sample (if, while, and, or, not, bool(), item()). "
+            "Take the samples one after another: parallel=False."
+        ) from error
 
 
 def samples_first(name: str, value: Any, count: int, shape: torch.Size) -> Tensor:

@@ -19,7 +19,7 @@ from sumout.infer.collapsing.marked import with_marked_sites_collapsed
 from sumout.infer.collapsing.settled import with_collapsed_drawn
 from sumout.infer.collapsing.uncollapsed import Uncollapsed
 from sumout.infer.programs.program import Rehearsal, check_declared, plate_nesting
-from sumout.infer.sampling.plates import Given, SamplePlate, samples_first
+from sumout.infer.sampling.plates import Given, SamplePlate, decisions_told, samples_first
 from sumout.infer.sampling.posterior import DiscretePosterior, check_program, replayed
 
 Samples = Mapping[str, Tensor]
@@ -104,7 +104,8 @@ class Predictive:
             given = self._given(args, kwargs)
             if not self.parallel:
                 return self._one_by_one(given, args, kwargs)
-            runs, single = self._at_once(given, args, kwargs)
+            with decisions_told():
+                runs, single = self._at_once(given, args, kwargs)
             found = {}
             for name in self._wanted(runs, given):
                 value = runs.nodes[name].value
@@ -113,7 +114,7 @@ class Predictive:
 
     def get_vectorized_trace(self, *args: Any, **kwargs: Any) -> Trace:
         """The trace of the run of all samples at once; its sites lie in one plate more, left of all others."""
-        with torch.no_grad():
+        with torch.no_grad(), decisions_told():
             return self._at_once(self._given(args, kwargs), args, kwargs)[0]
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Samples:

@@ -16,11 +16,12 @@ from sumout.effects.steps import is_lookback
 from sumout.errors import ModelError
 from sumout.lower.collapse.assembly import component, component_or_filter, in_order, tied
 from sumout.lower.collapse.centering import center_of, centered
-from sumout.lower.collapse.chains import single_steps
+from sumout.lower.collapse.chains import chains_of, single_steps
 from sumout.lower.collapse.common_matrix import CommonMatrix, common_matrix
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
 from sumout.lower.collapse.component import Component
 from sumout.lower.collapse.conjugate import Star, arm_of, star
+from sumout.lower.collapse.digits import check_digits
 from sumout.lower.collapse.filters import Filter
 from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents
@@ -72,8 +73,8 @@ class Integral:
         """
         if self._solution is None:
             raise ModelError(
-                f"Site {self.first!r} was integrated out with approximate={self.approximation!r}, of which posteriors are "
-                "known for discrete sites only. Give these their values, with poutine.condition: all is exact then."
+                f"Site {self.first!r} was integrated out with approximate={self.approximation!r}, of which posteriors "
+                "are known for discrete sites only. Give these their values, with poutine.condition: all is exact then."
             )
         return self._solution.component if isinstance(self._solution, Filter) else self._solution
 
@@ -161,15 +162,16 @@ def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[s
     members = [(site, form) for site in group if (form := normal[site.name]) is not None]
     others = [site for site in group if normal[site.name] is None]
     if not others and all(form.unit is None for _, form in members):
-        solved = component_or_filter(
-            [member(site, form, latents, wide) for site, form in members], latents, discrete
-        )
+        own = [member(site, form, latents, wide) for site, form in members]
+        solved = component_or_filter(own, latents, discrete)
         table = solved.log_evidence()
         if isinstance(solved, Component):
             center = center_of(solved, table, latents)
             if center is not None:
                 near = [member(site, form, latents, wide) for site, form in centered(members, center)]
-                table = component(near, latents, discrete).log_evidence()
+                table, own = component(near, latents, discrete).log_evidence(), near
+            if not chains_of(latents.values()):
+                check_digits(solved, own, latents, table)
         table = _finite(table, latents, lowest=-math.inf).to(dtype)
         return Integral(solved.batch, table, next(iter(latents)), latents, solved)
     arms = [arm for site in others if not site.is_latent and (arm := arm_of(site, latents)) is not None]

@@ -77,7 +77,9 @@ def common_matrix(
     if len(matrices) != 1 or extents(matrices[0]) or len(matrices[0].value.shape) != 2:
         return None
     (matrix,) = matrices
-    forms = [_form(site, matrix, latents) for site in group if site is not matrix and site.name != matrix.name]
+    forms = [
+        _form(site, matrix, latents) for site in group if site is not matrix and site.name != matrix.name
+    ]
     known = [form for form in forms if form is not None]
     if len(known) < len(forms):
         return None
@@ -115,7 +117,11 @@ def _form(site: CollapsedSite, matrix: CollapsedSite, latents: Mapping[str, Coll
     precision = vars(base).get("precision_matrix")
     if not isinstance(precision, Delayed) or not precision.is_affine or precision.shift is not None:
         return None
-    if precision.sites != (matrix.name,) or precision.links[0].terms != 1 or not is_whole(precision.links[0], 2):
+    if (
+        precision.sites != (matrix.name,)
+        or precision.links[0].terms != 1
+        or not is_whole(precision.links[0], 2)
+    ):
         return None
     residual = site.value - base.loc
     if isinstance(residual, Delayed):
@@ -132,7 +138,9 @@ def _by_entry(link: Link, size: int) -> bool:
     """Whether each entry of a vector is made of the same entry of vectors, and all in the same way."""
     there = link.where >= 0
     vector = link.where.div(size, rounding_mode="floor")
-    same = (link.where - vector * size == torch.arange(size, device=link.where.device)) & (vector == vector[..., :1])
+    same = (link.where - vector * size == torch.arange(size, device=link.where.device)) & (
+        vector == vector[..., :1]
+    )
     coef = compact(link.coef)
     even = coef.shape[-1] == 1 or (not coef.requires_grad and bool((coef == coef[..., :1]).all()))
     return even and bool((same | ~there).all()) and bool((there == there[..., :1]).all())
@@ -159,7 +167,8 @@ def _entry(form: _Form, column: Tensor, widen: float) -> tuple[CollapsedSite, No
         size = residual.shape[-1]
         links = [
             link._replace(
-                where=link.where[..., 0].div(size, rounding_mode="floor"), coef=link.coef[..., 0].to(column.dtype)
+                where=link.where[..., 0].div(size, rounding_mode="floor"),
+                coef=link.coef[..., 0].to(column.dtype),
             )
             for link in residual.links
         ]

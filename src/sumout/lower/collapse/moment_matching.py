@@ -1,15 +1,18 @@
 """Mixtures over past discrete states replaced by one Gaussian: an approximation, made only where it is asked for.
 
-In a switching linear dynamical system the state ``x[t]`` given ``z[0..t]`` is Gaussian, so that given the observations
-it is a mixture with a component for each past. Delayed sites are taken in the order of the program; when one is reached,
-those that nothing later depends on are integrated out exactly, for each joint value of the discrete sites in sight.
-Discrete sites that nothing later depends on are then forgotten: the mixture over their values is replaced by one Gaussian
-of the same mass, mean and covariance, for each joint value of those that are kept. Where ``z[t]`` is a Markov chain its
-last state is kept, which is the generalised pseudo-Bayes filter of order two; where the ``z[t]`` are independent nothing
-is, which is that of order one. The last two steps are exact, and so is all if the components that are merged are equal.
+In a switching linear dynamical system the state ``x[t]`` given ``z[0..t]`` is Gaussian, so that given the
+observations it is a mixture with a component for each past. Delayed sites are taken in the order of the program; when
+one is reached, those that nothing later depends on are integrated out exactly, for each joint value of the discrete
+sites in sight. Discrete sites that nothing later depends on are then forgotten: the mixture over their values is
+replaced by one Gaussian of the same mass, mean and covariance, for each joint value of those that are kept. Where
+``z[t]`` is a Markov chain its last state is kept, which is the generalised pseudo-Bayes filter of order two; where
+the ``z[t]`` are independent nothing is, which is that of order one. The last two steps are exact, and so is all if
+the components that are merged are equal.
 
 What is left is a factor for each step over the discrete sites of that step and of the one before. The discrete sites
-themselves are then summed out exactly, so that their posteriors are smoothed: those of all observations.
+themselves are then summed out exactly: in a chain their posteriors are given all observations, though later ones tell
+of a site only what they tell of the state of the chain after it. Where no state is kept they tell nothing of it: its
+posterior is that of the filter.
 
 Source: Bar-Shalom and Li, *Estimation and Tracking* (1993), section 11.6; Kim, *Dynamic linear models with
 Markov-switching* (1994); Murphy, *Switching Kalman filters* (1998); as expectation propagation's forward pass
@@ -187,8 +190,8 @@ def _integrated(form: Tensor, gone: int, names: Iterable[str]) -> tuple[Tensor, 
         return integrated(form, gone)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise ModelError(
-            f"The integral over {', '.join(map(repr, names))} diverges or is too close to diverging for its precision. Give "
-            "the sites proper priors, and noise that is not zero."
+            f"The integral over {', '.join(map(repr, names))} diverges or is too close to diverging for its precision. "
+            "Give the sites proper priors, and noise that is not zero."
         ) from error
 
 
