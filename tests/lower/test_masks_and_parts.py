@@ -151,3 +151,21 @@ def test_names_of_dimensions() -> None:
     assert lower_tensor(site, torch.zeros(2, 1)).inputs == ("z",)
     with pytest.raises((PlateError, EnumerationError), match="'z' varies along dim -3"):
         lower_tensor(site, torch.zeros(4, 2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e-20, 1e-3, 1.0, 1e15])
+def test_the_density_of_normals_in_fewer_passes_is_the_same(dtype: torch.dtype, size: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return (torch.randn(shape, generator=draws) * size).to(dtype)
+
+    found = []
+    made = drawn(5, 1), drawn(1, 3), drawn(4, 1, 1).abs() + size / 10
+    for density in (log_density, lambda fn, value: fn.log_prob(value)):
+        value, loc, scale = leaves = [each.clone().requires_grad_() for each in made]
+        log_prob = density(dist.Normal(loc, scale), value)
+        found.append([log_prob, *torch.autograd.grad(log_prob.sum(), leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, equal_nan=True)

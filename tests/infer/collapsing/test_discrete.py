@@ -157,5 +157,8 @@ def test_long_switching_chains_are_refused_before_memory_is_taken() -> None:
     query = infer.log_evidence(poutine.collapse(program))
     with pytest.raises(ModelError, match=r"'x0' is integrated out.*their joint values"):
         query(40)
-    with switches.override(memory_limit=2**16), pytest.raises(MemoryLimitError, match=r"all their joint values"):
+    with (
+        switches.override(memory_limit=2**16),
+        pytest.raises(MemoryLimitError, match=r"all their joint values"),
+    ):
         query(15)

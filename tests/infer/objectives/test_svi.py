@@ -11,6 +11,7 @@ import torch
 import sumout
 import sumout.distributions as dist
 from sumout import infer, optim
+from sumout.errors import ModelError
 from sumout.infer import config_enumerate
 from sumout.infer.objectives.svi import SVI
 from sumout.infer.objectives.trace_elbo import Trace_ELBO
@@ -217,3 +218,14 @@ def test_the_objective_as_a_torch_module() -> None:
     for _ in range(5):
         optimizer.step(closure)
     assert shift.loc.item() == pytest.approx(DATA.mean().item(), abs=1e-6)
+
+
+def test_what_is_no_program_no_loss_and_no_number_of_steps() -> None:
+    with pytest.raises(TypeError, match=r"guide is None.*lambda \*args: None"):
+        SVI(model, None, optim.Adam(lr=0.1), Trace_ELBO())
+    with pytest.raises(TypeError, match=r"loss is .*e\.g\. infer\.TraceEnum_ELBO\(\)"):
+        SVI(model, guide, optim.Adam(lr=0.1), TraceEnum_ELBO)
+    svi = SVI(model, guide, optim.Adam(lr=0.1), Trace_ELBO())
+    for wrong in (-1, DATA, 2.0):
+        with pytest.raises(ModelError, match="num_steps is"):
+            svi.run(wrong, DATA)

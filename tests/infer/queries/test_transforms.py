@@ -77,7 +77,7 @@ FUNCTIONS: dict[
 
 @pytest.mark.parametrize(
     ("name", "limit"),
-    [(name, limit) for name in FUNCTIONS for limit in (None, 500) if (name, limit) != ("marginal_map", 500)],
+    [(name, limit) for name in FUNCTIONS for limit in (None, 600) if (name, limit) != ("marginal_map", 600)],
 )
 def test_derivatives(name: str, limit: int | None) -> None:
     ours, exact = FUNCTIONS[name]
