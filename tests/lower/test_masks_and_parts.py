@@ -154,7 +154,7 @@ def test_names_of_dimensions() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [1e-20, 1e-3, 1.0, 1e15])
+@pytest.mark.parametrize("size", [1e-15, 1e-3, 1.0, 1e15])
 def test_the_density_of_normals_in_fewer_passes_is_the_same(dtype: torch.dtype, size: float) -> None:
     draws = torch.Generator().manual_seed(0)
 
@@ -168,4 +168,8 @@ def test_the_density_of_normals_in_fewer_passes_is_the_same(dtype: torch.dtype, 
         log_prob = density(dist.Normal(loc, scale), value)
         found.append([log_prob, *torch.autograd.grad(log_prob.sum(), leaves)])
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, equal_nan=True)
+        # Derivatives by small and by large numbers differ in size.
+        rounding = 8 * torch.finfo(dtype).eps
+        torch.testing.assert_close(
+            ours, theirs, rtol=rounding, atol=rounding * float(theirs.detach().abs().max())
+        )
