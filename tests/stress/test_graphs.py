@@ -90,7 +90,7 @@ def test_every_query_in_slices(block: int) -> None:
         graph = random_graph(seed)
         case = graph_case(graph, seed)
         refused: list[str] = []
-        limit = (300, 600, 1200, 2400)[seed % 4]
+        limit = (800, 1200, 1600, 2400)[seed % 4]
         found = problems(case, lambda limit=limit: settings.override(memory_limit=limit), refused)  # type: ignore[misc]
         assert not found, "\n".join([*found, described(graph)])
         if case.possible and "marginals" not in refused:
