@@ -125,12 +125,13 @@ def _apart(
     kept: frozenset[str],
     written: frozenset[str],
 ) -> _Apart:
-    factors = [factor_of(each, latents, written, frozenset()) for each in members]
     ordinals: Ordinals = {
         name: frozenset(extents(latent)) & latent.inner_plates - written for name, latent in latents.items()
     }
     inner = frozenset(frame.name for each in members for frame in each.site.inner)
-    chosen = sorted({name for factor in factors for name in factor.names if name in discrete})
+    chosen = sorted(
+        {name for each in members for _, name in each.site.enumerated(each.batch) if name in discrete}
+    )
     homes = inner & kept.union(*[discrete[each] for each in chosen])
     chains = chains_of(latents.values())
     for name, ordinal in sorted(ordinals.items()):
@@ -139,9 +140,8 @@ def _apart(
             raise tied(
                 name, next(each for each in (*chosen, name) if plate in discrete.get(each, {plate})), plate
             )
-    if homes:
-        factors = [factor_of(each, latents, written, homes) for each in members]
-        ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
+    factors = [factor_of(each, latents, written, homes) for each in members]
+    ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
     return _Apart(factors, ordinals, chosen, chains)
 
 
