@@ -136,12 +136,8 @@ class Beliefs(Answer[str, Joint]):
         return "\n\n".join([_headline("log evidence", self.log_evidence), *tables])
 
 
-class Assignment(Answer[str, Tensor]):
-    """A most probable joint assignment: name to value (for a network, the index of the state).
-
-    ``log_prob`` is the logarithm of the joint probability of the assignment and what was observed.
-    ``labels`` gives a network's states by name; ``log_evidence`` is computed when it is first read.
-    """
+class Assigned(Answer[str, Tensor]):
+    """Values by name, with ``log_prob``; ``log_evidence`` is computed when it is first read."""
 
     def __init__(
         self,
@@ -159,6 +155,14 @@ class Assignment(Answer[str, Tensor]):
     def log_evidence(self) -> Tensor:
         """The natural logarithm of the probability of what was observed."""
         return self._ask_evidence()
+
+
+class Assignment(Assigned):
+    """A most probable joint assignment: name to value (for a network, the index of the state).
+
+    ``log_prob`` is the logarithm of the joint probability of the assignment and what was observed.
+    ``labels`` gives a network's states by name; ``log_evidence`` is computed when it is first read.
+    """
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -215,29 +219,12 @@ class MaxMarginals(Answer[str, Tensor]):
         return f"log probability {float(self.log_prob.detach()):.6f}\n" + _table(rows)
 
 
-class BestAssignments(Answer[str, Tensor]):
+class BestAssignments(Assigned):
     """The most probable joint assignments, best first along dimension 0: name to values.
 
     ``log_prob`` has the logarithm of the joint probability of each and what was observed; ``log_evidence`` is
     computed when it is first read.
     """
-
-    def __init__(
-        self,
-        values: Mapping[str, Tensor],
-        plan: EliminationPlan,
-        states: Mapping[str, tuple[str, ...]],
-        log_prob: Tensor,
-        log_evidence: Callable[[], Tensor],
-    ) -> None:
-        super().__init__(values, plan, states)
-        self.log_prob = log_prob
-        self._ask_evidence = log_evidence
-
-    @cached_property
-    def log_evidence(self) -> Tensor:
-        """The natural logarithm of the probability of what was observed."""
-        return self._ask_evidence()
 
     def __str__(self) -> str:
         return _numbered("rank", self, self.log_prob)
