@@ -16,7 +16,7 @@ from sumout.execute.assign import best_assignment
 from sumout.execute.log_sweep import log_sum, log_sum_ahead
 from sumout.execute.per_plan import PerPlan
 from sumout.execute.sample import Samples, draw
-from sumout.execute.transforms import transformed
+from sumout.execute.transforms import derivatives, transformed
 from sumout.execute.walk import Choice
 from sumout.factors import FactorGraph
 from sumout.plan import EliminationPlan
@@ -155,18 +155,7 @@ class _Beliefs(torch.autograd.Function):
                 else [table.detach().requires_grad_() for table in ctx.saved_tensors]
             )
             outputs = _sweep_both_ways(ctx.plan, ctx.wanted, tables)
-            used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
-            wanted = [table for table in tables if table.requires_grad]
-            found = iter(
-                torch.autograd.grad(
-                    [out for out, _ in used],
-                    wanted,
-                    [grad for _, grad in used],
-                    create_graph=again,
-                    allow_unused=True,
-                )
-            )
-        return (None, None, *(next(found) if table.requires_grad else None for table in tables))
+            return None, None, *derivatives(outputs, grads, tables, again)
 
 
 read_out: PerPlan[frozenset[int]] = PerPlan(lambda plan: frozenset(number for _, number in plan.readouts))

@@ -1,8 +1,8 @@
-"""PyTorch's function transforms (``torch.func``): what is recorded in another way under them, and what is not."""
+"""Derivatives: of what was recorded, and PyTorch's function transforms (``torch.func``), under which that differs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,3 +41,25 @@ def in_vmap() -> bool:
     """
     stack = _functorch.get_interpreter_stack()
     return stack is not None and any(each.key() == _functorch.TransformType.Vmap for each in stack)
+
+
+def derivatives(
+    outputs: Sequence[Tensor], grads: Sequence[Tensor], tables: Sequence[Tensor], create_graph: bool
+) -> list[Tensor | None]:
+    """What comes back to each table from ``grads`` at the outputs; ``None`` for tables without a gradient.
+
+    >>> x, y = torch.ones(2, requires_grad=True), torch.ones(2)
+    >>> derivatives([(x * y).sum()], [torch.tensor(3.0)], [x, y], create_graph=False)
+    [tensor([3., 3.]), None]
+    """
+    used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
+    found = iter(
+        torch.autograd.grad(
+            [out for out, _ in used],
+            [table for table in tables if table.requires_grad],
+            [grad for _, grad in used],
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    )
+    return [next(found) if table.requires_grad else None for table in tables]

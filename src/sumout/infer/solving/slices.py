@@ -17,7 +17,7 @@ from torch import Tensor
 from sumout.execute import MAX_SUM, Choice, Marginal, Result, Samples, Semiring, execute
 from sumout.execute import sample as execute_sample
 from sumout.execute.execute import execute_ahead
-from sumout.execute.transforms import forward_derivatives, transformed
+from sumout.execute.transforms import derivatives, forward_derivatives, transformed
 from sumout.factors import FactorGraph
 from sumout.infer.solving.slice_table import SliceTable, State
 from sumout.infer.solving.spread import Team, current_team
@@ -324,15 +324,4 @@ class _SumOfSlices(torch.autograd.Function):
             return None, *ctx.slices.gradients(data, outputs, grads)
         data = [each.view_as(each) for each in data]  # One tensor may be the table of several factors.
         again = ctx.slices.at_once(data)
-        used = [(out, grad) for out, grad in zip(again, grads, strict=True) if out.requires_grad]
-        wanted = [each for each in data if each.requires_grad]
-        found = iter(
-            torch.autograd.grad(
-                [out for out, _ in used],
-                wanted,
-                [grad for _, grad in used],
-                create_graph=True,
-                allow_unused=True,
-            )
-        )
-        return None, *[next(found) if each.requires_grad else None for each in data]
+        return None, *derivatives(again, grads, data, create_graph=True)
