@@ -1,7 +1,8 @@
 """Pyro's distributions, re-exported: the one place that imports them.
 
 Everything of ``pyro.distributions`` is here under the same name, with ``constraints``, ``transforms`` and
-``kl``; `Vindex` is Pyro's broadcasting indexing, ``Vindex(x)[..., i, :]``.
+``kl``; `Vindex` is Pyro's broadcasting indexing, ``Vindex(x)[..., i, :]``. Of our own are `BetaNegativeBinomial` and
+`GammaGamma`, the posterior predictive distributions that Pyro lacks.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from pyro.distributions.hmm import Vindex
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.transforms import biject_to, transform_to
 
+from sumout.distributions.compound import BetaNegativeBinomial, GammaGamma
+
 __all__ = [
     *_pyro_distributions.__all__,
+    "BetaNegativeBinomial",
+    "GammaGamma",
     "TorchDistributionMixin",
     "Vindex",
     "biject_to",

@@ -105,7 +105,11 @@ class Observation(NamedTuple):
 
 
 def _log_choose(n: Tensor, k: Tensor) -> Tensor:
-    return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    return _log_factorial(n) - _log_factorial(k) - _log_factorial(n - k)
+
+
+def _log_factorial(n: Tensor) -> Tensor:
+    return (n + 1).lgamma_()  # In place, as memory for millions of rows takes longer than what is done there.
 
 
 Likelihood = Callable[[Any, Tensor, Tensor], Observation]
@@ -139,11 +143,11 @@ def _one_hot(fn: Any, y: Tensor, c: Tensor) -> Observation:
 
 
 def _multinomial(fn: Any, y: Tensor, c: Tensor) -> Observation:
-    return Observation((y,), torch.lgamma(y.sum(-1) + 1) - torch.lgamma(y + 1).sum(-1))
+    return Observation((y,), _log_factorial(y.sum(-1)) - _log_factorial(y).sum(-1))
 
 
 def _poisson(fn: Any, y: Tensor, c: Tensor) -> Observation:
-    return Observation((y, c), y * c.log() - torch.lgamma(y + 1))
+    return Observation((y, c), (y * c.log()).sub_(_log_factorial(y)))
 
 
 def _exponential(fn: Any, y: Tensor, c: Tensor) -> Observation:

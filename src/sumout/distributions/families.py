@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
+from torch.distributions.utils import clamp_probs
+
+from sumout.distributions.checks import lie_between
 
 PARAMETERS: dict[type, tuple[tuple[str, ...], ...]] = {
     dist.Bernoulli: (("probs",), ("logits",)),
@@ -84,8 +87,11 @@ def linear_form(fn: Any) -> tuple[Tensor, Tensor] | None:
     tensor([0.7500, 0.2500])
     """
     if type(fn) is dist.Bernoulli:
-        logits = fn.logits
-        return logits, F.logsigmoid(-logits)
+        if "probs" in fn.__dict__:
+            probs = clamp_probs(fn.probs)  # As torch does, which takes their logits.
+            offset = torch.log1p(-probs)
+            return probs.log() - offset, offset
+        return fn.logits, F.logsigmoid(-fn.logits)
     return None
 
 
@@ -101,8 +107,10 @@ def log_density(fn: Any, value: Tensor) -> Tensor:
         value = value.to(dtype)  # Torch would compute in the narrower of the two.
     if dtype == value.dtype and "probs" in fn.__dict__:
         eps = torch.finfo(fn.probs.dtype).eps  # as torch does, which takes these probabilities' logits
-        probs = fn.probs.clamp(eps, 1 - eps)
-        return torch.where(value == 1, probs, 1 - probs).log()
+        probs = fn.probs if lie_between(fn.probs, eps, 1 - eps) else fn.probs.clamp(eps, 1 - eps)
+        # ``where(value == 1, probs, 1 - probs)``, to the last digit; what is chosen by has the size of the value alone.
+        is_one = (value == 1).to(dtype)
+        return torch.addcmul(1 - is_one, probs, 2 * is_one - 1).log()
     if type(fn) is dist.Normal and value.dtype in _IN_FULL and fn.loc.dtype == fn.scale.dtype == value.dtype:
         # Three passes over the joint table and three back, where torch makes six and seven.
         value, loc = torch.broadcast_tensors(value, fn.loc)  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ Init = Tensor | float | Callable[[], Tensor]
 
 
 class StoreState(TypedDict):
-    """All that a store holds: unconstrained leaf tensors and constraints, by name."""
+    """All that a store holds: unconstrained tensors and constraints, by name."""
 
     params: dict[str, Tensor]
     constraints: dict[str, Any]
@@ -39,19 +39,21 @@ class _Contents:
         self.transforms: dict[str, Any] = {}
 
     def state(self) -> StoreState:
-        for leaf in self.leaves.values():
-            leaf.__dict__.pop("unconstrained", None)  # a weak reference, which cannot be pickled
+        """The leaves themselves."""
         return {"params": self.leaves.copy(), "constraints": self.constraints.copy()}
 
     def update(self, state: StoreState) -> None:
-        if not isinstance(state, dict) or set(state) != {"params", "constraints"}:
-            raise ModelError(
-                "The state of a parameter store is a dict with the keys 'params' and 'constraints'."
-            )
+        """Takes over the leaves of a state."""
+        _check_state(state)
         for name, leaf in state["params"].items():
             self.leaves[name] = leaf
             self.constraints[name] = constraint = state["constraints"].get(name, constraints.real)
             self.transforms[name] = transform_to(constraint)
+
+
+def _check_state(state: StoreState) -> None:
+    if not isinstance(state, dict) or set(state) != {"params", "constraints"}:
+        raise ModelError("The state of a parameter store is a dict with the keys 'params' and 'constraints'.")
 
 
 MODULE_DIVIDER = "$$$"
@@ -145,6 +147,22 @@ class ParamStore:
         with self._lock:
             self._set(name, value, self._contents.constraints.get(name, constraints.real))
 
+    def parameter(self, name: str) -> torch.nn.Parameter | None:
+        """The leaf tensor of a name as a parameter that a torch module can have; ``None`` if there is none.
+
+        >>> store = ParamStore()
+        >>> store["w"] = torch.ones(2)
+        >>> weight = store.parameter("w")
+        >>> store["w"] is weight, store.parameter("w") is weight
+        (True, True)
+        """
+        leaf = self._contents.leaves.get(name)
+        if leaf is None or isinstance(leaf, torch.nn.Parameter):
+            return leaf
+        with self._lock:
+            found = self._contents.leaves[name] = torch.nn.Parameter(leaf.detach())
+        return found
+
     def __delitem__(self, name: str) -> None:
         contents = self._contents
         del contents.leaves[name], contents.constraints[name], contents.transforms[name]
@@ -204,13 +222,40 @@ class ParamStore:
                 names.clear()
 
     def get_state(self) -> StoreState:
-        """All parameters and constraints; the dictionaries are copies, the tensors are not."""
-        return self._contents.state()
+        """A copy of all parameters, unconstrained and detached, and of their constraints: later steps do not change it.
+
+        >>> store = ParamStore()
+        >>> leaf = store.setdefault("w", torch.tensor(1.0)).unconstrained()
+        >>> before = store.get_state()
+        >>> _ = leaf.data.add_(2.0)
+        >>> store.set_state(before)
+        >>> store["w"].item()
+        1.0
+        """
+        state = self._contents.state()
+        return {"params": _copies(state["params"]), "constraints": state["constraints"]}
 
     def set_state(self, state: StoreState) -> None:
-        """Adds what ``get_state`` gave, in the place of parameters of the same names."""
+        """Adds what ``get_state`` gave, in the place of parameters of the same names; it may be used again.
+
+        The parameters are new tensors, for which optimizers begin anew. Those of a torch module stay the module's
+        and take the values.
+
+        Raises:
+            ModelError: if it is no such state, or the shape of a module's parameter differs.
+        """
+        _check_state(state)
         with self._lock:
-            self._contents.update(state)
+            leaves = self._contents.leaves
+            copies = _copies(state["params"])
+            for name, value in copies.items():
+                own = leaves.get(name)
+                if isinstance(own, torch.nn.Parameter):
+                    _copy_into(name, own, value)
+                    copies[name] = own
+                else:
+                    value.requires_grad_()
+            self._contents.update({"params": copies, "constraints": state["constraints"]})
 
     def save(self, file: str | IO[bytes]) -> None:
         """Writes all parameters and constraints to a file, given by path or open for writing."""
@@ -228,7 +273,8 @@ class ParamStore:
         """Lets this thread work on other contents for a while; the old ones come back after it.
 
         Args:
-            state: what the store holds at the beginning: nothing, or what an earlier scope gave.
+            state: what the store holds at the beginning: nothing, or what an earlier scope or ``get_state`` gave. Its
+                tensors are the parameters, and no copies.
 
         Yields:
             The state, brought up to date at the end.
@@ -244,6 +290,8 @@ class ParamStore:
         before = getattr(self._scoped, "contents", None)
         contents = _Contents()
         contents.update(state)
+        for leaf in contents.leaves.values():
+            leaf.requires_grad_()
         self._scoped.contents = contents
         try:
             yield state
@@ -254,6 +302,27 @@ class ParamStore:
                 del self._scoped.contents
             else:
                 self._scoped.contents = before
+
+
+def _copies(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Detached copies; what is one tensor under two names stays one."""
+    copies = {leaf: leaf.detach().clone() for leaf in leaves.values()}
+    return {name: copies[leaf] for name, leaf in leaves.items()}
+
+
+def _copy_into(name: str, own: Tensor, value: Tensor) -> None:
+    """Gives a parameter of a torch module a value, as ``load_state_dict`` does.
+
+    Raises:
+        ModelError: if the shapes differ.
+    """
+    if own.shape != value.shape:
+        raise ModelError(
+            f"Parameter {name!r} has shape {tuple(value.shape)} in the state, and {tuple(own.shape)} in the module: "
+            "this is another module. Make it as it was when the state was saved, or clear the store."
+        )
+    with torch.no_grad():
+        own.copy_(value)
 
 
 def _leaf(name: str, value: Tensor, constraint: Any, transform: Any) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -79,9 +80,34 @@ class TorchState(NamedTuple):
             torch.cuda.set_rng_state_all(list(self.cuda))
 
 
+class _Trials(threading.local):
+    """What is to be undone after each of the blocks that this thread is in."""
+
+    def __init__(self) -> None:
+        self.undone: list[list[Callable[[], None]]] = []
+
+
+_trials = _Trials()
+
+
+def in_a_trial() -> bool:
+    """Whether this thread is in a block of ``kept_rng_state``."""
+    return bool(_trials.undone)
+
+
+def after_trial(undo: Callable[[], None]) -> None:
+    """Has a function called at the end of the innermost block of ``kept_rng_state``; the last one first.
+
+    >>> with kept_rng_state():
+    ...     after_trial(lambda: print("buffers are put back"))
+    buffers are put back
+    """
+    _trials.undone[-1].append(undo)
+
+
 @contextmanager
 def kept_rng_state() -> Iterator[None]:
-    """Puts all generators back after a ``with`` block, errors included: for runs that must leave no trace.
+    """Puts all generators back after a ``with`` block, errors included: for trial runs, which leave no trace.
 
     >>> before = get_rng_state(); first = torch.rand(())
     >>> set_rng_state(before)
@@ -90,8 +116,12 @@ def kept_rng_state() -> Iterator[None]:
     >>> bool(first == torch.rand(()))
     True
     """
-    before = get_rng_state()
+    before, undone = get_rng_state(), list[Callable[[], None]]()
+    _trials.undone.append(undone)
     try:
         yield
     finally:
+        _trials.undone.pop()
+        for undo in reversed(undone):
+            undo()
         set_rng_state(before)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
+from sumout.distributions.checks import make_quickly
 from sumout.effects.dims import DimAllocator
 from sumout.effects.frame import CondIndepStackFrame
 from sumout.effects.message import Message
@@ -62,6 +63,8 @@ class State(threading.local):
 
 
 state = State()
+
+make_quickly(lambda: state.stack)  # A program that no handler runs is Pyro's affair.
 
 
 class NonlocalExit(Exception):

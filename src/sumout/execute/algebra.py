@@ -12,7 +12,9 @@ from torch import Tensor
 
 from sumout.execute import kernels
 from sumout.execute.kernels import Trust
-from sumout.plan import Group
+from sumout.execute.run_shape import Shape
+from sumout.execute.scan import Scan, scan
+from sumout.plan import Group, Run
 
 
 class Record(NamedTuple):
@@ -41,6 +43,22 @@ class Algebra(Protocol):
 
     def total(self, result: Tensor) -> Tensor:
         """A result without variables as a logarithm."""
+
+    def scans(self, run: Run) -> bool:
+        """Whether a run may be made at once."""
+
+    def scan(self, run: Run, shape: Shape, head: Tensor, others: Sequence[Tensor]) -> Scan | None:
+        """A run made at once (see ``scan``); ``None`` if its numbers call for another way."""
+
+
+class OneByOne:
+    """What an algebra says that makes no run at once."""
+
+    def scans(self, run: Run) -> bool:
+        return False
+
+    def scan(self, run: Run, shape: Shape, head: Tensor, others: Sequence[Tensor]) -> Scan | None:
+        return None
 
 
 def multiplied(group: Group, x: Tensor) -> Tensor:
@@ -84,11 +102,15 @@ class LogSum:
             within it; else a product is made again on the spot.
         tables: those of the sweep. What is kept of one that many factors share, as steps of a
             chain do, is kept once.
+        at_once: up to how many entries runs are made at once; one cannot differentiate through that.
     """
 
-    def __init__(self, trust: list[Trust], deferred: bool, tables: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self, trust: list[Trust], deferred: bool, tables: Sequence[Tensor] = (), at_once: int = 0
+    ) -> None:
         self.trust = trust
         self.deferred = deferred
+        self.at_once = at_once
         self._wrong: list[tuple[int, Tensor]] = []
         self._tables = tables
         self._exponentials: WeakValueDictionary[object, Tensor] = WeakValueDictionary()
@@ -140,6 +162,18 @@ class LogSum:
     def total(self, result: Tensor) -> Tensor:
         return result
 
+    def scans(self, run: Run) -> bool:
+        return run.entries <= self.at_once and self.trust[run.start] < Trust.LOGS
+
+    def scan(self, run: Run, shape: Shape, head: Tensor, others: Sequence[Tensor]) -> Scan | None:
+        made = scan(run, shape, head, others, self.trust[run.start] is Trust.ZEROS)
+        if self.deferred:
+            self._wrong.append((run.start, made.wrong))
+        elif made.wrong.item():
+            self.trust[run.start] = Trust(self.trust[run.start] + 1)
+            return self.scan(run, shape, head, others) if self.scans(run) else None
+        return made
+
     def wrong(self) -> list[Tensor]:
         """What was put off: boolean scalars, of which none may be true."""
         return [wrong for _, wrong in self._wrong]
@@ -155,7 +189,7 @@ class LogSum:
         return any(found)
 
 
-class Maximum:
+class Maximum(OneByOne):
     """Maxima in the place of sums; ``backward`` hands back max-marginals.
 
     What comes back for a result is, for each of its entries, the best value of an assignment that uses the entry.

@@ -20,6 +20,7 @@ from sumout.execute.transforms import derivatives, transformed
 from sumout.execute.walk import Choice
 from sumout.factors import FactorGraph
 from sumout.plan import EliminationPlan
+from sumout.plan.memory import KEPT_AT_ONCE
 from sumout.plan.structure import Readout
 
 
@@ -109,13 +110,19 @@ class Result:
 
 
 class _LogSumProduct(torch.autograd.Function):
-    """The answer as one node of the autograd graph; its derivative is the explicit backward sweep."""
+    """The answer as one node of the autograd graph; its derivative is the explicit backward sweep.
+
+    Each table is given once; ``alike`` tells for each factor which is its.
+    """
 
     @staticmethod
-    def forward(ctx: Any, plan: EliminationPlan, *tables: Tensor) -> Tensor:
-        wanted = frozenset(place for place, needed in enumerate(ctx.needs_input_grad[1:]) if needed)
-        tape, algebra = log_sum(plan, tables, "adjoint", wanted)
-        ctx.plan, ctx.tape, ctx.algebra, ctx.wanted = plan, tape, algebra, wanted
+    def forward(ctx: Any, plan: EliminationPlan, alike: Sequence[int], *tables: Tensor) -> Tensor:
+        needed = ctx.needs_input_grad[2:]
+        wanted = frozenset(number for number, place in enumerate(alike) if needed[place])
+        tape, algebra = log_sum(
+            plan, [tables[place] for place in alike], "adjoint", wanted, at_once=KEPT_AT_ONCE
+        )
+        ctx.plan, ctx.alike, ctx.tape, ctx.algebra, ctx.wanted = plan, alike, tape, algebra, wanted
         ctx.save_for_backward(*tables)
         return tape.value
 
@@ -124,13 +131,27 @@ class _LogSumProduct(torch.autograd.Function):
         tape, algebra = ctx.tape, ctx.algebra
         if tape is None or torch.is_grad_enabled():
             # create_graph: the sweeps themselves are taped, to be differentiated again. Or this is not the first time.
-            tape, algebra = log_sum(ctx.plan, ctx.saved_tensors, "adjoint", ctx.wanted)
+            tables = ctx.saved_tensors
+            tape, algebra = log_sum(
+                ctx.plan,
+                [tables[place] for place in ctx.alike],
+                "adjoint",
+                ctx.wanted,
+                at_once=KEPT_AT_ONCE,
+            )
         else:
             # The sweep back uses it up, so that memory is given back on the way.
             ctx.tape = ctx.algebra = None
         seeds = sweep.seeds(ctx.plan, grads[0])
-        found = sweep.backward(ctx.plan, tape, algebra, seeds, ctx.wanted)
-        return (None, *[found.get(place) for place in range(len(ctx.saved_tensors))])
+        found = sweep.backward(ctx.plan, tape, algebra, seeds, ctx.wanted, ctx.alike)
+        return (None, None, *[found.get(place) for place in range(len(ctx.saved_tensors))])
+
+
+def _once(tables: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """The different tables, as the steps of a chain may have one, and which of them each is."""
+    places: dict[int, int] = {}
+    alike = [places.setdefault(id(table), len(places)) for table in tables]
+    return list({id(table): table for table in tables}.values()), alike
 
 
 class _Beliefs(torch.autograd.Function):
@@ -232,7 +253,9 @@ def execute(
             plan, graph, semiring, value, beliefs, dict(zip(sorted(wanted), found, strict=True))
         )
     if one_node:
-        return Result(plan, graph, semiring, _LogSumProduct.apply(plan, *tables))  # type: ignore[no-untyped-call]
+        different, alike = _once(tables)
+        value = _LogSumProduct.apply(plan, alike, *different)  # type: ignore[no-untyped-call]
+        return Result(plan, graph, semiring, value)
     return Result(plan, graph, semiring, log_sum(plan, tables, ahead=ahead)[0].value)
 
 

@@ -1,10 +1,16 @@
-"""Chains of Gaussian factors integrated by halving: what is the same in all steps, or in all series, is done once.
+"""Chains of Gaussian factors integrated in blocks of steps: what is the same in all steps, or series, is done once.
 
-Each element of a chain is a factor between the variables of a step and those of the next one. Two neighbours are
-multiplied and what they share is integrated out, for all pairs at once: ``log2(T)`` rounds. The plan of such a chain
-has the same rounds; here precisions are kept apart from the information vectors, which alone depend on the data. In a
-model whose matrices do not change all elements of a round have one precision, so that it costs ``log2(T)`` small
-factorizations, and products of vectors with matrices.
+Each element of a chain is a factor between the variables of a step and those of the next one. In a block of ``m``
+elements the variables between its ends are integrated out together, by one factorization of a matrix of ``m - 1``
+steps; all blocks at once, which leaves a chain of a fraction ``1 / m`` of the length. Blocks of two are the parallel
+scan; larger ones have fewer rounds and more arithmetic. Where there is so much of it that rounds do not matter, blocks
+are taken one after the other from the start of the chain: the Kalman filter, which does least. What is cheapest is
+known before (``schedule``).
+
+Precisions are kept apart from the information vectors, which alone depend on the data. In a model whose matrices do not
+change all blocks of a round have one precision, so that a round costs one small factorization, and products of
+vectors with matrices. Information vectors may be affine in variables that are no part of the chain, such as an unknown
+drift: then there is one more vector for each of these, and a quadratic form in them is left.
 
 Source: Särkkä and García-Fernández, *Temporal parallelization of Bayesian smoothers* (2021), in information form.
 """
@@ -12,6 +18,7 @@ Source: Särkkä and García-Fernández, *Temporal parallelization of Bayesian s
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -20,11 +27,12 @@ from torch import Tensor
 
 
 class Link(NamedTuple):
-    """Factors ``exp(-1/2 x' P x - h' x)`` of consecutive steps.
+    """Factors ``exp(-1/2 x' P x - h' x)`` of consecutive steps; ``x`` is of a step and of those after it.
 
     Attributes:
-        precision: ``P``, shape ``(steps or 1, groups, n, n)``: of size one where all steps have the same.
-        vector: ``h``, shape ``(steps, groups, series, n)``; the series of a group have the same precision.
+        precision: ``P``, shape ``(groups, steps or 1, k, k)``: of size one where all steps have the same.
+        vector: ``h``, shape ``(groups, series, columns, steps, k)``; the series of a group have the same precision, and
+            ``h`` is the sum of its columns times 1 and the variables that are no part of the chain.
     """
 
     precision: Tensor
@@ -32,83 +40,275 @@ class Link(NamedTuple):
 
     @property
     def steps(self) -> int:
-        return self.vector.shape[0]
+        return self.vector.shape[-2]
 
-    def split(self, first: int) -> tuple[Link, Link]:
-        """The first steps, and the others."""
-        shared = self.precision.shape[0] == 1
-        sizes = [first, self.steps - first]
-        before, after = torch.split_with_sizes(self.vector, sizes)
-        if shared:
-            return Link(self.precision, before), Link(self.precision, after)
-        left, right = torch.split_with_sizes(self.precision, sizes)
-        return Link(left, before), Link(right, after)
+    @property
+    def is_even(self) -> bool:
+        """Whether all steps have one precision."""
+        return self.precision.shape[1] == 1
 
-    def halves(self) -> tuple[Link, Link]:
-        """The even and the odd steps."""
-        even, odd = self.vector.reshape(-1, 2, *self.vector.shape[1:]).unbind(1)
-        if self.precision.shape[0] == 1:
-            return Link(self.precision, even), Link(self.precision, odd)
-        left, right = self.precision.reshape(-1, 2, *self.precision.shape[1:]).unbind(1)
-        return Link(left, even), Link(right, odd)
+    def split(self, sizes: int | list[int]) -> list[Link]:
+        """The first so many steps, the next ones, and so on."""
+        vectors = torch.split(self.vector, sizes, -2)
+        if self.is_even:
+            return [Link(self.precision, each) for each in vectors]
+        return list(map(Link, torch.split(self.precision, sizes, 1), vectors))
+
+    def blocks(self, size: int) -> tuple[Tensor, Tensor]:
+        """The precisions, ``(groups, blocks or 1, size, k, k)``, and vectors, ``(..., blocks, size, k)``, by blocks."""
+        groups, _, width, _ = self.precision.shape
+        precision = self.precision.reshape(groups, -1, 1 if self.is_even else size, width, width)
+        vector = self.vector.reshape(*self.vector.shape[:-2], -1, size, width)
+        return precision.expand(-1, -1, size, -1, -1), vector
 
 
-def chain(first: Link, elements: Link | None, size: int) -> Tensor:
-    """The logarithm of the integral over all variables of a chain.
+class Gain(NamedTuple):
+    """What integrals give: ``log_normalizer + 1/2 c' squares c``, ``c`` being 1 and what is no part of the chain.
+
+    Attributes:
+        squares: shape ``(groups, series, columns, columns)``.
+        log_normalizer: shape ``(groups,)``.
+    """
+
+    squares: Tensor
+    log_normalizer: Tensor
+
+
+def chain(first: Link, elements: Link | None, size: int, history: int = 1) -> Gain:
+    """All variables of a chain integrated out.
 
     Args:
-        first: the factor of the first step's variables, of which there are ``size``.
-        elements: the factors between each step's variables and the next one's; ``None`` for a chain of one step.
+        first: the factor of the variables of the first ``history`` steps: one "step".
+        elements: the factors of each ``history + 1`` consecutive steps; ``None`` for no more steps.
         size: the number of entries of a step.
-
-    Returns:
-        Shape ``(groups, series)``.
+        history: of how many steps before it each depends.
 
     Raises:
         torch.linalg.LinAlgError: if the integral diverges.
     """
-    gains = []
-    while elements is not None:
-        if elements.steps % 2:
-            here, rest = elements.split(1)
-            first, gain = _combined(first, here, size)
-            gains.append(gain)
-            elements = rest if rest.steps else None
-        else:
-            even, odd = elements.halves()
-            elements, gain = _combined(even, odd, size)
-            gains.append(gain)
-    root = torch.linalg.cholesky(first.precision)
-    white = torch.linalg.solve_triangular(root, first.vector.mT, upper=False)
-    gains.append(0.5 * white.square().sum((0, -2)) + _normalizer(root, 1, size))
-    return torch.stack(gains).sum(0)
+    gains: list[Gain] = []
+    if elements is not None and history > 1:
+        first, elements = _in_pairs(first, elements, size, history, gains)
+        size *= history
+    if elements is not None:
+        groups, series, columns, steps, _ = elements.vector.shape
+        block, in_order = schedule(steps, size, groups, series * columns, elements.is_even)
+        rest: list[Link] = []
+        while elements.steps > block and not in_order:
+            left = elements.steps % block
+            if left:
+                elements, more = elements.split([elements.steps - left, left])
+                rest.append(more)
+            elements = _shortened(elements, block, size, gains)
+        elements = _joined([elements, *reversed(rest)])
+        for here in elements.split(block if in_order else elements.steps):
+            first = _absorbed(first, here, size, gains)
+    _parted(first, first.vector.shape[-1], gains)
+    return Gain(*[torch.stack(each).sum(0) for each in zip(*gains, strict=True)])
 
 
-def _combined(left: Link, right: Link, size: int) -> tuple[Link, Tensor]:
-    """Neighbours multiplied, and what they share integrated out: the last variables of one, the first of the other."""
-    before = left.precision.shape[-1] - size
-    after = right.precision.shape[-1] - size
-    middle = left.precision[..., before:, before:] + right.precision[..., :size, :size]
-    root = torch.linalg.cholesky(middle)
-    cross = right.precision[..., :size, size:]
-    if before:
-        cross = torch.cat([left.precision[..., before:, :before], cross], -1)
-    unit = torch.eye(size, dtype=cross.dtype, device=cross.device).expand(*cross.shape[:-1], size)
-    solved = torch.linalg.solve_triangular(root, torch.cat([cross, unit], -1), upper=False)
-    cross, inverse = solved.split([before + after, size], -1)
-    white = times(left.vector[..., before:] + right.vector[..., :size], inverse.mT)
-    corner = F.pad(right.precision[..., size:, size:], (before, 0, before, 0))
-    if before:
-        corner = corner + F.pad(left.precision[..., :before, :before], (0, after, 0, after))
-    vector = torch.cat([left.vector[..., :before], right.vector[..., size:]], -1) - times(white, cross)
-    gain = 0.5 * white.square().sum((0, -1)) + _normalizer(root, left.steps, size)
-    return Link(corner - cross.mT @ cross, vector), gain
+def _in_pairs(
+    first: Link, elements: Link, size: int, history: int, gains: list[Gain]
+) -> tuple[Link, Link | None]:
+    """The same chain with steps put together by ``history``, so that each depends on the one before only.
+
+    Steps at its start that are too many are integrated out.
+    """
+    extra = elements.steps % history
+    if extra:
+        *more, elements = elements.split([1] * extra + [elements.steps - extra])
+        width = (history + extra) * size
+        first = _widened([first, *more], [0, *[place * size for place in range(extra)]], width)
+        first = _parted(first, extra * size, gains)
+    if not elements.steps:
+        return first, None
+    precision, vector = elements.blocks(history)
+    parts = [Link(precision[:, :, place], vector[..., place, :]) for place in range(history)]
+    return first, _widened(parts, [place * size for place in range(history)], 2 * history * size)
 
 
-def _normalizer(root: Tensor, steps: int, size: int) -> Tensor:
-    """What the Gaussian integrals add that depends on precisions only; shape ``(groups, 1)``."""
-    log_det = root.diagonal(dim1=-2, dim2=-1).log().sum((0, -1)).unsqueeze(-1)
-    return 0.5 * steps * size * math.log(2 * math.pi) - log_det * (steps / root.shape[0])
+def _widened(links: list[Link], places: list[int], width: int) -> Link:
+    """The product of factors of ever other variables, the first of which stand at some places of all."""
+    precision, vector = None, None
+    for each, place in zip(links, places, strict=True):
+        pad = (place, width - place - each.vector.shape[-1])
+        form, row = F.pad(each.precision, pad * 2), F.pad(each.vector, pad)
+        precision = form if precision is None else precision + form
+        vector = row if vector is None else vector + row
+    assert precision is not None
+    assert vector is not None
+    return Link(precision, vector)
+
+
+def _shortened(elements: Link, block: int, size: int, gains: list[Gain]) -> Link:
+    """One element for each block of them, between its first variables and its last ones."""
+    precision, vector = elements.blocks(block)
+    here, across, after = _blocks(precision, size)
+    # Split, not sliced: the derivative of a slice has the size of the whole.
+    start, here = _split(here, [1, block - 1], -3)
+    after, stop = _split(after, [block - 1, 1], -3)
+    left, across, right = _split(across, [1, block - 2, 1], -3)
+    joint = _tridiagonal(after + here, across)
+    hidden = (block - 2) * size
+    cross = F.pad(left.squeeze(-3).mT, (0, size, 0, hidden)) + F.pad(right.squeeze(-3), (size, 0, hidden, 0))
+    corner = F.pad(start.squeeze(-3), (0, size, 0, size)) + F.pad(stop.squeeze(-3), (size, 0, size, 0))
+    of_here, of_after = _split(vector, [size, size], -1)
+    start, of_here = _split(of_here, [1, block - 1], -2)
+    of_after, stop = _split(of_after, [block - 1, 1], -2)
+    ends = torch.cat([start, stop], -1).squeeze(-2)
+    return _eliminated(joint, cross, corner, (of_after + of_here).flatten(-2), ends, gains)
+
+
+def _absorbed(first: Link, elements: Link, size: int, gains: list[Gain]) -> Link:
+    """The factor of the last of some steps, with all before it integrated out."""
+    precision, vector = elements.blocks(elements.steps)
+    here, across, after = _blocks(precision, size)
+    more = elements.steps - 1
+    across, right = _split(across, [more, 1], -3)
+    after, stop = _split(after, [more, 1], -3)
+    joint = _tridiagonal(here + torch.cat([first.precision.unsqueeze(2), after], -3), across)
+    cross = F.pad(right.squeeze(-3), (0, 0, more * size, 0))
+    of_here, of_after = _split(vector, [size, size], -1)
+    of_after, end = _split(of_after, [more, 1], -2)
+    inner = of_here + torch.cat([first.vector.unsqueeze(-2), of_after], -2)
+    return _eliminated(joint, cross, stop.squeeze(-3), inner.flatten(-2), end.squeeze(-2), gains)
+
+
+def _parted(first: Link, gone: int, gains: list[Gain]) -> Link:
+    """The factor with its first so many variables integrated out."""
+    precision, vector = first
+    across = precision[..., :gone, gone:]
+    corner = precision[..., gone:, gone:]
+    return _eliminated(
+        precision[..., :gone, :gone], across, corner, vector[..., :gone], vector[..., gone:], gains
+    )
+
+
+def _blocks(precision: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of an element's precision what concerns its first variables, both, and its last ones."""
+    top, bottom = _split(precision, [size, size], -2)
+    here, across = _split(top, [size, size], -1)
+    return here, across, _split(bottom, [size, size], -1)[1]
+
+
+_split = torch.split_with_sizes
+
+
+def _tridiagonal(diagonal: Tensor, above: Tensor) -> Tensor:
+    """A symmetric matrix of blocks, shape ``(..., b * n, b * n)``, from those on and above its diagonal."""
+    joint = torch.diag_embed(diagonal.movedim(-3, -1))
+    if above.shape[-3]:
+        upper = torch.diag_embed(above.movedim(-3, -1), offset=1)
+        joint = joint + upper + upper.transpose(-4, -3).mT
+    joint = joint.permute(*range(joint.ndim - 4), -2, -4, -1, -3)
+    return joint.flatten(-4, -3).flatten(-2)
+
+
+def _eliminated(
+    joint: Tensor, cross: Tensor, corner: Tensor, inner: Tensor, outer: Tensor, gains: list[Gain]
+) -> Link:
+    """What is left of factors when some variables are integrated out.
+
+    Args:
+        joint: the precision of these, shape ``(groups, rows or 1, k, k)``.
+        cross: theirs with the others, ``(groups, rows or 1, k, e)``.
+        corner: that of the others, ``(groups, rows or 1, e, e)``.
+        inner: information vectors of these, ``(groups, series, columns, rows, k)``.
+        outer: of the others, ``(groups, series, columns, rows, e)``.
+        gains: what the integrals give is added to it.
+    """
+    groups, series, columns, rows, entries = inner.shape
+    left, even = outer.shape[-1], joint.shape[1] == 1
+    root = torch.linalg.cholesky(joint)
+    # Those of one precision side by side.
+    vectors = inner.reshape(groups, 1, -1, entries) if even else inner.flatten(1, 2).transpose(1, 2)
+    if vectors.shape[-2] > entries:
+        unit = torch.eye(entries, dtype=root.dtype, device=root.device).expand_as(root)
+        solved = torch.linalg.solve_triangular(root, torch.cat([cross, unit], -1), upper=False)
+        cross, inverse = _split(solved, [left, entries], -1)
+        white = _times(vectors, inverse.mT)
+    else:
+        solved = torch.linalg.solve_triangular(root, torch.cat([cross, vectors.mT], -1), upper=False)
+        cross, white = _split(solved, [left, vectors.shape[-2]], -1)
+        white = white.mT
+    lined = (white if even else white.transpose(1, 2)).reshape(groups, series, columns, -1)
+    squares = lined @ lined.mT
+    log_det = root.diagonal(dim1=-2, dim2=-1).log().sum((1, 2)) * (rows if even else 1)
+    gains.append(Gain(squares, 0.5 * rows * entries * math.log(2 * math.pi) - log_det))
+    if not left:
+        return Link(corner, outer)
+    change = _times(white, cross)
+    change = change.reshape(outer.shape) if even else change.transpose(1, 2).reshape(outer.shape)
+    return Link(corner - cross.mT @ cross, outer - change)
+
+
+def _times(vectors: Tensor, matrices: Tensor) -> Tensor:
+    """Products of stacks ``(groups, rows, v, n)`` and ``(groups, rows, n, k)``; of one of each as matrices."""
+    if matrices.shape[0] == matrices.shape[1] == 1:
+        return (vectors[0, 0] @ matrices[0, 0])[None, None]
+    return vectors @ matrices
+
+
+def _joined(links: list[Link]) -> Link:
+    """Steps one after the other."""
+    if len(links) == 1:
+        return links[0]
+    precisions = [each.precision.expand(-1, each.steps, -1, -1) for each in links]
+    return Link(torch.cat(precisions, 1), torch.cat([each.vector for each in links], -2))
+
+
+_ROUND = 5e-4
+"""Seconds that a round takes with its derivatives, however little there is to do."""
+_MATRIX = 2.5e-6
+"""Seconds for each matrix."""
+_FLOP = 1e-9
+"""Seconds for each operation on small matrices."""
+_VECTOR_FLOP = 4e-10
+"""Seconds for each operation on vectors, of which there are many for one matrix."""
+_LARGEST = 64
+"""Steps of a block."""
+
+
+@lru_cache(maxsize=1024)
+def schedule(steps: int, size: int, groups: int, series: int, even: bool) -> tuple[int, bool]:
+    """How a chain is integrated: the steps of a block, and whether blocks are taken in order.
+
+    >>> schedule(999, 4, 1, 1, even=True)  # One precision: few large blocks, side by side.
+    (14, False)
+    >>> schedule(100, 8, 10_000, 1, even=False)  # So many precisions that rounds cost nothing.
+    (1, True)
+    """
+    best = (math.inf, 1, True)
+    for block in range(1, min(steps, _LARGEST) + 1):
+        options = (
+            [(_cost_in_order, True)] if block == 1 else [(_cost_in_order, True), (_cost_of_rounds, False)]
+        )
+        for cost, in_order in options:
+            best = min(best, (cost(steps, block, size, groups, series, even), block, in_order))
+    return best[1:]
+
+
+def _cost_in_order(steps: int, block: int, size: int, groups: int, series: int, even: bool) -> float:
+    one = _cost(block * size, size, groups, groups * series)
+    return math.ceil(steps / block) * one
+
+
+def _cost_of_rounds(steps: int, block: int, size: int, groups: int, series: int, even: bool) -> float:
+    total = 0.0
+    rest = 0
+    while steps > block:
+        steps, left = divmod(steps, block)
+        rest += left
+        rows = groups * steps
+        total += _cost((block - 1) * size, 2 * size, groups if even else rows, rows * series)
+    return total + _cost((steps + rest) * size, size, groups, groups * series)
+
+
+def _cost(inner: int, outer: int, matrices: int, vectors: int) -> float:
+    """Seconds, roughly, for integrating some variables out of factors."""
+    of_matrix = inner**3 / 3 + inner * inner * outer + inner * outer * outer + 20 * inner * inner
+    of_vector = inner * inner + 2 * inner * outer + 10 * (inner + outer)
+    return _ROUND + matrices * (_MATRIX + _FLOP * of_matrix) + vectors * _VECTOR_FLOP * of_vector
 
 
 def times(vectors: Tensor, matrices: Tensor) -> Tensor:

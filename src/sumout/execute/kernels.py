@@ -28,7 +28,7 @@ def finite_max(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """The maximum along ``dim`` (kept), as a shift: constant for gradients, and finite where all is ``-inf``."""
     if x.requires_grad:
         x = x.detach()
-    return x.amax(dim, keepdim=True).clamp_(min=torch.finfo(x.dtype).min)
+    return x.amax(dim, keepdim=True).clamp_min_(torch.finfo(x.dtype).min)
 
 
 def _exp(x: Tensor) -> Tensor:

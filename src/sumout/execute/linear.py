@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sumout.execute import kernels, sweep
-from sumout.execute.algebra import Outgoing, Record, Sides, handed_back, shaped
+from sumout.execute.algebra import OneByOne, Outgoing, Record, Sides, handed_back, shaped
 from sumout.plan import EliminationPlan, Group, Rows
 
 
@@ -31,7 +31,7 @@ class Range(NamedTuple):
     high: float
 
 
-class Linear:
+class Linear(OneByOne):
     """Sums and products of probabilities; ``backward`` hands back beliefs.
 
     Args:

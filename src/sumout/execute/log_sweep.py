@@ -14,8 +14,9 @@ from sumout.execute import sweep
 from sumout.execute.algebra import LogSum
 from sumout.execute.kernels import Trust
 from sumout.execute.per_plan import PerPlan
-from sumout.execute.transforms import transformed
+from sumout.execute.transforms import forward_derivatives, transformed
 from sumout.plan import EliminationPlan
+from sumout.plan.memory import AT_ONCE
 
 Found = TypeVar("Found")
 
@@ -69,13 +70,17 @@ def log_sum(
     keep: sweep.Keep | None = None,
     wanted: frozenset[int] | None = None,
     ahead: sweep.Ahead | None = None,
+    at_once: int = AT_ONCE,
 ) -> tuple[sweep.Tape, LogSum]:
     """A forward sweep in logarithms that is right for all numbers, and the algebra for the way back.
 
     What is kept, and for which factors, is told as to ``sweep.forward``. On a GPU a sweep runs through without waiting
-    for its numbers, and is run again if one of them calls for it.
+    for its numbers, and is run again if one of them calls for it. Runs of groups are made at once up to ``at_once``
+    entries.
     """
-    return _checked(plan, tables, lambda algebra: sweep.forward(plan, tables, algebra, keep, wanted, ahead))
+    return _checked(
+        plan, tables, lambda algebra: sweep.forward(plan, tables, algebra, keep, wanted, ahead), at_once
+    )
 
 
 def log_sum_ahead(
@@ -89,14 +94,15 @@ def log_sum_ahead(
 
 
 def _checked(
-    plan: EliminationPlan, tables: Sequence[Tensor], run: Callable[[LogSum], Found]
+    plan: EliminationPlan, tables: Sequence[Tensor], run: Callable[[LogSum], Found], at_once: int = 0
 ) -> tuple[Found, LogSum]:
     """Runs a sweep, again and with less trust where its numbers call for it."""
     shared = tables if _share_storage(tables) else ()
     deferred = DEFERRED or _collecting.wrong is not None or not tables[0].is_cpu
     taped = torch.is_grad_enabled() and any(table.requires_grad for table in tables)
+    seen = taped or _collecting.wrong is not None or forward_derivatives() or transformed(tables)
     while True:
-        algebra = LogSum(trust_in(plan)[taped], deferred, shared)
+        algebra = LogSum(trust_in(plan)[taped], deferred, shared, 0 if seen else at_once)
         found = run(algebra)
         if _collecting.wrong is not None:
             _collecting.wrong += algebra.wrong()

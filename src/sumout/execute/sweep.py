@@ -14,17 +14,26 @@ from torch import Tensor
 
 from sumout.execute.algebra import Algebra, Record, Sides
 from sumout.execute.per_plan import PerPlan
-from sumout.plan import EliminationPlan, Group, Rows
+from sumout.execute.run_shape import Shape, shape_of
+from sumout.execute.scan import Scan, scan_adjoint
+from sumout.plan import EliminationPlan, Group, Rows, Run, runs_of
 
 Keep = Literal["adjoint", "operands", "results"]
 """What is recorded: for the backward sweep; for a walk in reverse; for that and for max-marginals."""
 
 
+_runs: PerPlan[dict[int, tuple[Run, Shape]]] = PerPlan(
+    lambda plan: {start: (run, shape_of(run)) for start, run in runs_of(plan.schedule.groups).items()}
+)
+
+
 class Tape(NamedTuple):
-    """A forward sweep: the answer (of the batch's shape), and a record for every group if asked for."""
+    """A forward sweep: the answer (of the batch's shape), and a record for every group if asked for; of runs that were
+    made at once, by the number of the last group, another."""
 
     value: Tensor
     records: list[Record]
+    scans: dict[int, Scan]
 
 
 class Ahead(NamedTuple):
@@ -137,8 +146,9 @@ def forward(
             ``None``.
         ahead: what was run ahead, with the same ``keep`` and ``wanted``, if the tables are one slice of the plan's.
     """
-    results, records = _run(plan, tables, algebra, keep, wanted, ahead)
-    return Tape(_total(plan, tables, results, algebra), records)
+    scans: dict[int, Scan] = {}
+    results, records = _run(plan, tables, algebra, keep, wanted, ahead, scans)
+    return Tape(_total(plan, tables, results, algebra), records, scans)
 
 
 def forward_ahead(
@@ -149,7 +159,7 @@ def forward_ahead(
     wanted: frozenset[int] | None = None,
 ) -> Ahead:
     """Runs the groups of a sliced plan that are the same in every slice; tables that differ are not looked at."""
-    return Ahead(*_run(plan, tables, algebra, keep, wanted, None, only_once=True))
+    return Ahead(*_run(plan, tables, algebra, keep, wanted, None, None))
 
 
 def _run(
@@ -159,15 +169,19 @@ def _run(
     keep: Keep | None,
     wanted: frozenset[int] | None,
     ahead: Ahead | None,
-    only_once: bool = False,
+    scans: dict[int, Scan] | None,
 ) -> tuple[list[Tensor | None], list[Record]]:
+    """All groups, or without ``scans``, which is filled with runs that were made at once, those that run once."""
     groups, indices = plan.schedule.groups, _indices(plan)
     way = None if wanted is None else way_back(plan, wanted)
     results: list[Tensor | None] = []
     records: list[Record] = []
     unread = [group.rows for group in groups]
+    runs = _runs(plan) if scans is not None and ahead is None and keep in (None, "adjoint") else {}
     for number, group in enumerate(groups):
-        if only_once and not group.once:
+        if number < len(results):
+            continue  # It was made with those before it.
+        if scans is None and not group.once:
             results.append(None)
             records.append(Record())
             continue
@@ -175,6 +189,18 @@ def _run(
             results.append(ahead.results[number])
             records.append(ahead.records[number])
             continue
+        if number in runs:
+            made = _scanned(*runs[number], algebra, tables, results, indices)
+            if made is not None:
+                assert scans is not None
+                count = len(made.run.groups)
+                results += [*[None] * (count - 1), made.result]
+                records += [Record()] * count
+                if keep is not None and (way is None or any(map(any, way[number : number + count]))):
+                    scans[number + count - 1] = made
+                for each in made.run.groups:
+                    _free(each, results, unread)
+                continue
         operands = tuple([stack_rows(side, tables, results, indices) for side in group.operands])
         result, record = algebra.forward(number, group, operands)
         results.append(result)
@@ -187,6 +213,37 @@ def _run(
         del operands, result, record  # Or they would live until the next group has run.
         _free(group, results, unread)
     return results, records
+
+
+def _scanned(
+    run: Run,
+    shape: Shape,
+    algebra: Algebra,
+    tables: Sequence[Tensor],
+    results: Sequence[Tensor | None],
+    indices: Indices,
+) -> Scan | None:
+    """A run made at once, if the algebra makes it so."""
+    if not algebra.scans(run):
+        return None
+    others = []
+    for place, (parts, first) in enumerate(zip(run.others, run.first_others, strict=True)):
+        cycles = len(run.numbers(place))
+        if all(_repeated(part, cycles, tables) for part in parts):
+            parts, cycles = first, 1
+        stacked = [stack_rows((part,), tables, results, indices) for part in parts]
+        pieces = [each.reshape(cycles, -1, *each.shape[1:]) for each in stacked]
+        others.append(pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1))
+    return algebra.scan(run, shape, stack_rows(run.head, tables, results, indices), others)
+
+
+def _repeated(part: Rows, cycles: int, tables: Sequence[Tensor]) -> bool:
+    """Whether all cycles of a run take the same tables."""
+    if part.group is not None:
+        return False
+    found = [tables[number] for number in part.numbers]
+    first = found[: len(found) // cycles]
+    return all(each is first[place % len(first)] for place, each in enumerate(found))
 
 
 def _total(
@@ -226,6 +283,7 @@ def backward(
     algebra: Algebra,
     seeds: Sequence[Tensor],
     wanted: frozenset[int],
+    alike: Sequence[int] | None = None,
 ) -> dict[int, Tensor]:
     """Goes through the groups in reverse and hands back from results to operands, where that leads to wanted factors.
 
@@ -237,20 +295,27 @@ def backward(
         algebra: what is done at each group.
         seeds: what comes back for each of the schedule's totals.
         wanted: the factors, by number, to which something is to come back.
+        alike: for each factor the number that its table goes by, where the sum of what comes back to the factors of one
+            table is wanted.
 
     Returns:
-        What came back to each of them, in the shape of its table.
+        What came back to each of them, in the shape of its table; or to each table.
     """
     groups, indices, way = plan.schedule.groups, _indices(plan), way_back(plan, wanted)
-    back = _Back(way, wanted)
+    back = _Back(way, wanted, alike)
     start = 0
     for part in plan.schedule.totals:
         stop = start + len(part.numbers)
         back.hand((part,), torch.stack(list(seeds[start:stop])))
         start = stop
+    passed = {
+        number for last, made in tape.scans.items() for number in range(last + 1 - len(made.run.groups), last)
+    }
     for number in range(len(groups) - 1, -1, -1):
         sides = way[number]
-        if any(sides):
+        if number in tape.scans:
+            _back_through(tape.scans.pop(number), back, way, indices)
+        elif any(sides) and number not in passed:
             group = groups[number]
             of_result = _gather(back.take(number), group, indices)
             outgoing = algebra.backward(group, tape.records[number], of_result, sides)
@@ -261,9 +326,30 @@ def backward(
                     assert of_operand is not None
                     back.hand(side, of_operand)
             del outgoing, of_operand
-    missing = wanted.difference(back.of_factors)
+    missing = (wanted if alike is None else {alike[each] for each in wanted}).difference(back.of_factors)
     assert not missing, missing  # Every factor is an operand of exactly one step.
     return back.of_factors
+
+
+def _back_through(made: Scan, back: _Back, way: Way, indices: Indices) -> None:
+    """The way back through a run."""
+    run = made.run
+    incoming = _gather(back.take(run.stop - 1), run.groups[-1], indices)
+    leads = [
+        any(way[number][1 - side] for number in run.numbers(place)) for place, side in enumerate(run.sides)
+    ]
+    summed = back.alike is not None
+    head, others = scan_adjoint(made, incoming, leads, summed)
+    for place, beliefs in enumerate(others):
+        if beliefs is None:
+            continue
+        start = 0
+        for part in run.first_others[place] if summed and made.same[place] else run.others[place]:
+            stop = start + len(part.numbers) // len(beliefs)
+            back.hand((part,), beliefs[:, start:stop].flatten(0, 1))
+            start = stop
+    if way[run.start][run.head_side]:
+        back.hand(run.head, head)
 
 
 def seeds(plan: EliminationPlan, grad: Tensor) -> list[Tensor]:
@@ -283,9 +369,10 @@ def seeds(plan: EliminationPlan, grad: Tensor) -> list[Tensor]:
 class _Back:
     """What has been handed back so far: to results whose groups are still to come, and to factors."""
 
-    def __init__(self, way: Way, wanted: frozenset[int]) -> None:
+    def __init__(self, way: Way, wanted: frozenset[int], alike: Sequence[int] | None) -> None:
         self.passed = [any(sides) for sides in way]
         self.wanted = wanted
+        self.alike = alike
         self.of_results: list[list[tuple[Rows, Tensor]]] = [[] for _ in way]
         self.of_factors: dict[int, Tensor] = {}
 
@@ -312,12 +399,28 @@ class _Back:
 
     def _to_factors(self, numbers: tuple[int, ...], piece: Tensor) -> None:
         here = [row for row, number in enumerate(numbers) if number in self.wanted]
-        if len(here) == len(numbers):
+        if self.alike is not None:
+            self._to_tables([self.alike[numbers[row]] for row in here], here, piece)
+        elif len(here) == len(numbers):
             self.of_factors.update(zip(numbers, piece.unbind(0), strict=True))
         elif here:
             # A view of a few rows would keep all of them in memory.
             few = torch.stack([piece[row] for row in here])
             self.of_factors.update(zip([numbers[row] for row in here], few.unbind(0), strict=True))
+
+    def _to_tables(self, tables: list[int], here: list[int], piece: Tensor) -> None:
+        if len(set(tables)) < len(tables):
+            rows: dict[int, list[int]] = {}
+            for table, row in zip(tables, here, strict=True):
+                rows.setdefault(table, []).append(row)
+            whole = len(rows) == 1 and len(here) == len(piece)
+            found = [(piece if whole else piece[each]).sum(0) for each in rows.values()]
+        else:
+            found = list(piece.unbind(0))
+            found = found if len(found) == len(here) else [found[row] for row in here]
+        for table, each in zip(dict.fromkeys(tables), found, strict=True):
+            before = self.of_factors.get(table)
+            self.of_factors[table] = each if before is None else before + each
 
 
 def _gather(pieces: list[tuple[Rows, Tensor]], group: Group, indices: Indices) -> Tensor:

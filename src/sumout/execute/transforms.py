@@ -24,8 +24,11 @@ def transformed(tables: Iterable[Tensor]) -> bool:
     False
     True
     """
-    recorded = torch._C._get_tracing_state() is not None
-    return recorded or any(_functorch.is_functorch_wrapped_tensor(table) for table in tables)
+    if torch._C._get_tracing_state() is not None:
+        return True
+    return _functorch.get_interpreter_stack() is not None and any(
+        _functorch.is_functorch_wrapped_tensor(table) for table in tables
+    )
 
 
 def forward_derivatives() -> bool:

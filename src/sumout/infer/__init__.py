@@ -2,7 +2,7 @@
 
 Reading order: ``programs`` (a run with its discrete sites summed out, and the comparison with plain runs), ``solving``
 (a graph's plan found and executed: whole, in slices, over processes, or prepared for many questions), ``answers`` (what
-comes back), ``rows`` (tables of evidence), ``queries`` (one question a file), ``objectives`` (a guide beside a model,
+comes back), ``rows`` (tables of evidence, weights of cases), ``queries`` (one question a file), ``objectives`` (a guide beside a model,
 ELBOs, SVI); ``reparam`` stands by itself.
 """
 
@@ -19,7 +19,13 @@ from sumout.infer.answers.result import (
 )
 from sumout.infer.objectives.elbo import ELBO
 from sumout.infer.objectives.losses import LossHistory
-from sumout.infer.objectives.recorded import JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceMeanField_ELBO
+from sumout.infer.objectives.recorded import (
+    JitTrace_ELBO,
+    JitTraceEnum_ELBO,
+    JitTraceMarkovEnum_ELBO,
+    JitTraceMeanField_ELBO,
+    JitTraceTMC_ELBO,
+)
 from sumout.infer.objectives.svi import SVI
 from sumout.infer.objectives.trace_elbo import Trace_ELBO, TraceGraph_ELBO
 from sumout.infer.objectives.trace_mean_field_elbo import TraceMeanField_ELBO
@@ -59,7 +65,9 @@ __all__ = [
     "BestAssignments",
     "Importance",
     "JitTraceEnum_ELBO",
+    "JitTraceMarkovEnum_ELBO",
     "JitTraceMeanField_ELBO",
+    "JitTraceTMC_ELBO",
     "JitTrace_ELBO",
     "Joint",
     "LossHistory",

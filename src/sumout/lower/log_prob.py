@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sumout.effects import Message
 from sumout.effects.scoring import apply_mask, apply_scale, unscaled_log_prob
-from sumout.lower.scorers import Batch, Case, Layout, case_of, layout_of, own_mask
+from sumout.lower.scorers import Batch, Case, Layout, case_of, layout_of, log_prob_alone, own_mask
 
 
 class Table(NamedTuple):
@@ -84,7 +84,7 @@ def log_probs(
     for number, site in enumerate(sites):
         case = case_of(site)
         if case is None or has_tensor_scale(site):
-            tables[number] = _scored_alone(site, homes, summed)
+            tables[number] = _table_alone(unscaled_log_prob(site, site.plain_fn), site, homes, summed)
             continue
         known = layouts.get(case)
         if known is None:
@@ -98,6 +98,12 @@ def log_probs(
     cases = [case for _, case in kinds.values()]
     for (kind, places), members in alike.items():
         case, shapes = cases[kind], members[0][0].shapes
+        if len(members) == 1:
+            number = members[0][2]
+            log_prob = log_prob_alone(sites[number], case, shapes)
+            if log_prob is not None:
+                tables[number] = _table_alone(log_prob, sites[number], homes, summed)
+                continue
         # Those of one layout come one after another, to be reshaped together.
         members.sort(key=lambda member: member[0].dims)
         batch = Batch([sites[number] for _, _, number in members], case.shared, shapes, case.events, places)
@@ -109,14 +115,16 @@ def log_probs(
     return [table for table in tables if table is not None]
 
 
-def _scored_alone(site: Message, homes: Homes | None, summed: Collection[str]) -> Table:
-    log_prob = apply_mask(unscaled_log_prob(site, site.plain_fn), own_mask(site))
-    if has_tensor_scale(site) and not _varies_along(site, log_prob, summed):
+def _table_alone(log_prob: Tensor, site: Message, homes: Homes | None, summed: Collection[str]) -> Table:
+    log_prob = apply_mask(log_prob, own_mask(site))
+    weighted = has_tensor_scale(site)
+    if weighted and not _varies_along(site, log_prob, summed):
         # What plates weigh is counted with them.
-        log_prob = log_prob * (site.scale / plate_weight(site))
+        log_prob, weighted = log_prob * (site.scale / plate_weight(site)), False
     layout = layout_of((log_prob.shape,), 0)
-    log_prob = log_prob.reshape(layout.shapes[0])
-    product = _product(site, layout.dims, homes)
+    if layout.shapes[0] != log_prob.shape:
+        log_prob = log_prob.reshape(layout.shapes[0])
+    product = _NO_PRODUCT if weighted else _product(site, layout.dims, homes)
     if product.places:
         log_prob = log_prob.sum(product.places)
     return _table(log_prob, site, layout, product)

@@ -8,6 +8,7 @@ a variable.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import reduce
 
 import torch
@@ -233,17 +234,29 @@ def _power(
     if isinstance(scale, Tensor):
         if scale.numel() > 1:
             if any(name in summed for name in inputs):
-                if powers is None or unrolled_step(site) is not None:
+                if powers is None:
                     raise PlateError(
                         f"Site {site.name!r} has a scale of shape {tuple(scale.shape)}; variables can be summed out "
                         "only under a scale that is one number. Use a plate with a subsample size for weights of its "
                         "elements."
                     )
-                powers[site.name or ""] = lower_tensor(site, scale / weight)
+                powers.update(dict.fromkeys(names_in_loop(site), _weights(site, scale / weight)))
             return 1.0
         scale = float(scale)
     # Rounding must not make a power of the quotient: 14 digits of it are kept, however small it is.
     return 1.0 if scale == weight else float(f"{scale / weight:.14g}")
+
+
+def _weights(site: Message, scale: Tensor) -> Factor:
+    """A scale that differs along plates; the same for all steps of a vectorized chain."""
+    found = lower_tensor(site, scale)
+    step = unrolled_step(site)
+    if step is not None and step.chain in found.inputs:
+        raise PlateError(
+            f"Site {site.name!r} has a scale for each step of chain {step.chain!r}: what is summed out is all steps "
+            "together, and takes one scale. Give a scale along other plates, or none."
+        )
+    return found if step is None else replace(found, plates=found.plates - {step.chain})
 
 
 def _outside(site: Message, name: str, plates: Collection[str]) -> PlateError:

@@ -10,16 +10,18 @@ Three cases are known:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions.utils import probs_to_logits
 
 import sumout.distributions as dist
+from sumout.distributions.checks import holds, unnormalized
 from sumout.distributions.families import elementwise_parameters, linear_form, log_density
 from sumout.effects import Message
 from sumout.effects.scoring import apply_mask, unscaled_log_prob
@@ -82,11 +84,15 @@ class Batch(NamedTuple):
     events: int
     places: tuple[int, ...]
 
+    def masks(self) -> Tensor:
+        """The masks of all sites, each of which has one."""
+        shape = self.shapes[-1][: len(self.shapes[-1]) - self.events]
+        return stack([site.mask for site in self.sites], shape)
+
     def finish(self, log_prob: Tensor, mask: Any) -> Tensor:
         """Masks and sums; ``mask`` is what all sites have, or ``Tensor`` where each has its own."""
         if mask is Tensor:
-            shape = self.shapes[-1][: len(self.shapes[-1]) - self.events]
-            mask = stack([site.mask for site in self.sites], shape)
+            mask = self.masks()
         log_prob = apply_mask(log_prob, mask)
         return log_prob.sum(tuple([1 + place for place in self.places])) if self.places else log_prob
 
@@ -154,22 +160,31 @@ def case_of(site: Message) -> Case | None:
 
 
 def _all_states(batch: Batch) -> Tensor:
-    made_of, _ = batch.shared
-    table = stack([site.plain_fn._param for site in batch.sites], batch.shapes[0])
-    if made_of == "probs":
-        table = probs_to_logits(table)
+    table = _logits(batch, batch.shared[0], batch.shapes[0])
     return table if table.shape[-1] > 1 else table.squeeze(-1)
+
+
+def _logits(batch: Batch, made_of: str, shape: Shape) -> Tensor:
+    """Those of Categoricals, stacked; each in ``shape``."""
+    fns = [site.plain_fn for site in batch.sites]
+    if made_of == "logits":
+        return stack([fn._param for fn in fns], shape)
+    given = [unnormalized(fn) for fn in fns]
+    tensors = [each for each in given if each is not None]
+    if len(tensors) < len(fns):
+        return probs_to_logits(stack([fn._param for fn in fns], shape))
+    probs = stack(tensors, shape)
+    return probs_to_logits(probs / probs.sum(-1, keepdim=True))
 
 
 def _look_up(batch: Batch) -> Tensor:
     made_of, _, _, mask, validate = batch.shared
     of_value, of_param, *_ = batch.shapes
     value = stack([site.value for site in batch.sites], of_value[:-1])
-    parameter = stack([site.plain_fn._param for site in batch.sites], of_param)
     if validate:
-        states = (value >= 0) & (value < parameter.shape[-1]) & (value % 1 == 0)
+        states = (value >= 0) & (value < of_param[-1]) & (value % 1 == 0)
         _check(bool(states.all()), batch.sites)
-    logits = probs_to_logits(parameter) if made_of == "probs" else parameter
+    logits = _logits(batch, made_of, of_param)
     return batch.finish(_entries(logits, value.long()), mask)
 
 
@@ -191,18 +206,41 @@ def _entries(table: Tensor, index: Tensor) -> Tensor:
     return found.permute([order.index(dim) for dim in range(rank)])
 
 
-_AT_ONCE = 2**19
+_AT_ONCE = 2**17
 """Elements of a table that are scored at once: more do not stay in the processor's cache, fewer are not worth a
 call."""
 
 
+def _elements(shapes: Sequence[Shape]) -> tuple[int, bool]:
+    """How many elements a density has, of a value and parameters of these shapes, and whether it may be a product.
+
+    A sum over data is a matrix product where neither data nor parameters have the dimensions of both.
+    """
+    elements = math.prod(map(max, zip(*shapes, strict=True)))
+    return elements, elements > 2 * max(map(math.prod, shapes))
+
+
+def log_prob_alone(site: Message, case: Case, shapes: Sequence[Shape]) -> Tensor | None:
+    """The log-probability of the only site of its kind, where nothing is saved by scoring it as one of many.
+
+    Args:
+        case: the site's.
+        shapes: those of its layout.
+    """
+    if case.score is not _elementwise or case.events:
+        return None
+    _, names, _, validate, *dtypes = case.shared
+    elements, product = _elements(shapes[: 1 + len(names)])
+    if len(set(dtypes)) > 1 or product or elements >= 2 * _AT_ONCE:
+        return None  # (Torch would take the narrower type where the wider one is a single number's.)
+    fn = site.plain_fn
+    if validate:
+        _check(holds(fn.support, site.value), [site])
+    return log_density(fn, site.value)
+
+
 def _elementwise(batch: Batch) -> Tensor:
-    rank = 1 + len(batch.shared[1])
-    shapes = batch.shapes[:rank]  # of the value and the parameters
-    width = max(map(len, shapes))
-    elements = math.prod(max(shape[place] for shape in shapes) for place in range(width))
-    # A sum over data is a matrix product where neither data nor parameters have the dimensions of both.
-    product = elements > 2 * max(map(math.prod, shapes))
+    elements, product = _elements(batch.shapes[: 1 + len(batch.shared[1])])
     at_once = max(1, _AT_ONCE // max(1, elements))
     if product or len(batch.sites) <= at_once:
         return _scored(batch, product)
@@ -219,7 +257,7 @@ def _scored(batch: Batch, product: bool) -> Tensor:
     value, *parameters = [stack(each, shape) for each, shape in zip(columns, batch.shapes, strict=False)]
     fn = family(**dict(zip(names, parameters, strict=True)), validate_args=False)
     if validate:
-        _check(bool(fn.support.check(value).all()), batch.sites)
+        _check(holds(fn.support, value), batch.sites)
     rank = value.ndim - batch.events
     whole = batch.whole_mask(mask)
     linear = linear_form(fn) if product and (mask in (None, True) or whole is not None) else None
@@ -231,10 +269,48 @@ def _scored(batch: Batch, product: bool) -> Tensor:
         if not validate:  # What is masked may be no number.
             value = torch.where(kept.reshape(shape), value, value.new_zeros(()))
         return apply_mask(_linear(value, *linear, places), kept)
+    if mask is Tensor:
+        mask = batch.masks()
+    size, dim = _part([value, *parameters], rank, batch.places)
+    if size is None:
+        return _finished(fn, value, mask, batch)
+    tensors = [value, *parameters, *([mask] if isinstance(mask, Tensor) else [])]
+    length = max(each.shape[dim] for each in tensors)
+    found = []
+    for of_value, *rest in zip(*[_cut(each, dim, size, length) for each in tensors], strict=True):
+        part = family(**dict(zip(names, rest, strict=False)), validate_args=False)
+        found.append(_finished(part, of_value, rest[-1] if isinstance(mask, Tensor) else mask, batch))
+    return torch.cat(found, dim - sum([1 + place < dim for place in batch.places]))
+
+
+def _finished(fn: Any, value: Tensor, mask: Any, batch: Batch) -> Tensor:
+    """The density, masked and summed."""
     log_prob = log_density(fn, value)
     if batch.events:
-        log_prob = log_prob.sum(tuple(range(rank, value.ndim)))
+        log_prob = log_prob.sum(tuple(range(value.ndim - batch.events, value.ndim)))
     return batch.finish(log_prob, mask)
+
+
+def _part(tensors: Sequence[Tensor], rank: int, places: Collection[int]) -> tuple[int | None, int]:
+    """How much of which dimension is scored at once; ``None`` if all of it is.
+
+    What a part leaves is a table of its own, so the dimension is none that is summed over; it is the first that is long
+    enough.
+    """
+    shape = list(map(max, zip(*[each.shape for each in tensors], strict=True)))
+    parts = math.prod(shape) / _AT_ONCE
+    kept = [dim for dim in range(rank) if dim - 1 not in places]
+    if parts < 2.0:
+        return None, 0
+    dim = next((dim for dim in kept if shape[dim] >= parts), max(kept, key=shape.__getitem__))
+    return max(1, int(shape[dim] / parts)) if shape[dim] > 1 else None, dim
+
+
+def _cut(tensor: Tensor, dim: int, size: int, length: int) -> Sequence[Tensor]:
+    """The parts of a tensor along a dimension; all of it for each part if it does not vary along it."""
+    if tensor.shape[dim] == 1:
+        return [tensor] * -(-length // size)
+    return torch.split(tensor, size, dim)
 
 
 def _linear(value: Tensor, slope: Tensor, offset: Tensor, places: Sequence[int]) -> Tensor:
@@ -247,15 +323,31 @@ def _linear(value: Tensor, slope: Tensor, offset: Tensor, places: Sequence[int])
     names = range(value.ndim)
     result = [name for name in names if name not in places]
     shape = [max(value.shape[name], slope.shape[name]) for name in result]
-    operands: list[Any] = []
-    for each in (value, slope):
-        varies = [name for name in names if each.shape[name] > 1]
-        operands += [each.reshape([each.shape[name] for name in varies]), varies]
+    of_value, of_slope = ([name for name in names if each.shape[name] > 1] for each in (value, slope))
+    lhs, rhs = (each.reshape([size for size in each.shape if size > 1]) for each in (value, slope))
     out = [name for name in result if max(value.shape[name], slope.shape[name]) > 1]
-    product = torch.einsum(*operands, out).reshape(shape)
+    product = _contracted(lhs, of_value, rhs, of_slope, out).reshape(shape)
     # Along dimensions of the sum in which the offset does not vary, it counts once for each element.
     repeated = [value.shape[name] for name in places if offset.shape[name] == 1]
     return product + offset.sum(tuple(places)) * float(torch.Size(repeated).numel())
+
+
+def _contracted(lhs: Tensor, of_lhs: list[int], rhs: Tensor, of_rhs: list[int], out: list[int]) -> Tensor:
+    """The product with all but the named dimensions ``out`` summed: as one of matrices, where it can be."""
+    summed = [name for name in of_rhs if name not in out]
+    left, right = ([name for name in each if name in out] for each in (of_lhs, of_rhs))
+    if of_lhs != [*left, *summed] or not summed or not set(left).isdisjoint(right):
+        return torch.einsum(lhs, of_lhs, rhs, of_rhs, out)
+    matrix = (
+        rhs
+        if of_rhs == [*right, *summed]
+        else rhs.permute([of_rhs.index(name) for name in (*right, *summed)])
+    )
+    count = math.prod(lhs.shape[len(left) :])
+    product = F.linear(lhs.reshape(-1, count), matrix.reshape(-1, count))
+    product = product.reshape([*lhs.shape[: len(left)], *matrix.shape[: len(right)]])
+    made = [*left, *right]
+    return product if made == out else product.permute([made.index(name) for name in out])
 
 
 def _check(valid: bool, sites: Sequence[Message]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import repeat
 
 from sumout.effects import Message
 from sumout.effects.steps import is_lookback, names_in_loop, unrolled_step
@@ -62,9 +63,7 @@ def unroll(graph: FactorGraph, sites: Sequence[Message], given: Collection[str] 
     return FactorGraph(tuple(factors), variables, plates, graph.states)
 
 
-def _steps_of(
-    factor: Factor, chain: str, steps: dict[str, tuple[str, ...]], known: Collection[str]
-) -> list[Factor]:
+def _steps_of(factor: Factor, chain: str, steps: dict[str, tuple[str, ...]], known: set[str]) -> list[Factor]:
     """A factor's parts, one for each step."""
     inputs = tuple(name for name in factor.inputs if name != chain)
     names = steps[factor.name]
@@ -72,14 +71,16 @@ def _steps_of(
         parts = factor.data.unbind(factor.inputs.index(chain))
     else:
         parts = (factor.data,) * len(names)
-    found = []
-    for place, (name, data) in enumerate(zip(names, parts, strict=True)):
-        scope = tuple([steps[each][place] if each in steps else each for each in inputs])
-        for each, original in zip(scope, inputs, strict=True):
-            if original in steps and each not in known:
-                raise EnumerationError(
-                    f"Site {each!r} is not enumerated, and {original!r}, which stands for it in chain {chain!r}, is. "
-                    "Enumerate or observe all steps alike, or loop step by step: markov(range(T)) without dim."
-                )
-        found.append(Factor(name, scope, data, factor.plates - {chain}, factor.scale))
-    return found
+    for each in inputs:
+        if each in steps and not known.issuperset(steps[each]):
+            missing = next(step for step in steps[each] if step not in known)
+            raise EnumerationError(
+                f"Site {missing!r} is not enumerated, and {each!r}, which stands for it in chain {chain!r}, is. "
+                "Enumerate or observe all steps alike, or loop step by step: markov(range(T)) without dim."
+            )
+    scopes = zip(*[steps.get(each) or repeat(each, len(names)) for each in inputs], strict=True)
+    plates = factor.plates - {chain}
+    return [
+        Factor(name, scope, data, plates, factor.scale)
+        for name, scope, data in zip(names, scopes if inputs else repeat(()), parts, strict=False)
+    ]

@@ -14,7 +14,10 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from sumout.errors import nearest
 
 Options = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
-"""Options of an optimizer, the same for all parameters or a function of a parameter's name."""
+"""Options of an optimizer, the same for all parameters or a function of a parameter's name.
+
+A parameter of a torch module has the name there that it has in the module, after the module's: ``net.0.weight``.
+"""
 
 
 class ParamOptimizer:
@@ -24,7 +27,8 @@ class ParamOptimizer:
 
     Args:
         optimizer: a class of ``torch.optim``, or a function of the same signature.
-        optim_args: its options, e.g. ``{"lr": 0.01}``; or a function that gives them for a parameter's name.
+        optim_args: its options, e.g. ``{"lr": 0.01}``; or a function that gives them for a parameter's name. One of
+            module ``net`` is called ``net.0.weight`` there, as in Pyro.
         clip_args: ``{"clip_norm": 10.0}`` shortens a parameter's gradient to this length, ``{"clip_value": 1.0}``
             clamps its elements; or a function of the parameter's name.
 
@@ -57,14 +61,17 @@ class ParamOptimizer:
     def __call__(self, params: Mapping[str, Tensor] | Iterable[Tensor]) -> None:
         """Steps every parameter that has a gradient; the others, and gradients, are left as they are.
 
+        One that has several names is stepped once, by the first.
+
         Args:
             params: unconstrained leaf tensors by name. Without names, a tensor is called by the order in which it
                 was first met, ``"0"``, ``"1"``, ...
         """
         if not isinstance(params, Mapping):
             params = {self._names.setdefault(param, str(len(self._names))): param for param in params}
+        first: dict[Tensor, str] = {}  # One tensor under two names is one parameter.
         for name, param in params.items():
-            if param.grad is not None:
+            if param.grad is not None and first.setdefault(param, name) == name:
                 self._clip(name, param)
                 self._optimizer_of(name, param).step()
 
@@ -104,7 +111,7 @@ class ParamOptimizer:
     def _options(self, options: Options, name: str, which: str) -> Mapping[str, Any]:
         if not callable(options):
             return options
-        found = options(name)
+        found = options(name.replace("$$$", "."))
         if not isinstance(found, Mapping):
             raise ValueError(
                 f"{which} gave {found!r} for parameter {name!r}; it gives a dict, e.g. {{'lr': 0.01}}."
@@ -113,6 +120,7 @@ class ParamOptimizer:
 
     def _check(self, options: Options, known: Collection[str] | None, which: str) -> None:
         if callable(options):
+            _check_takes_name(options, which)
             return
         if not isinstance(options, Mapping):
             raise ValueError(f"{which} is {options!r}; it is a dict or a function of a parameter's name.")
@@ -155,6 +163,18 @@ def _moved(optimizer: torch.optim.Optimizer, param: Tensor) -> bool:
     ]
     # A count of steps may have the shape of a number, and is of a type of its own.
     return bool(like) and all(each.dtype != param.dtype or each.device != param.device for each in like)
+
+
+def _check_takes_name(options: Callable[..., Any], which: str) -> None:
+    try:
+        inspect.signature(options).bind("name")
+    except TypeError as error:
+        raise ValueError(
+            f"{which} is a function that cannot be called with one name ({error}). It takes a parameter's name, "
+            "'net.0.weight' for one of module 'net', and gives a dict."
+        ) from None
+    except ValueError:  # of a function without a signature
+        return
 
 
 def option_names(optimizer: Callable[..., Any]) -> list[str] | None:

@@ -21,6 +21,7 @@ from sumout.plan.make import (
 from sumout.plan.orders import DEFAULT, ORDERS
 from sumout.plan.plan import EliminationPlan
 from sumout.plan.planning import Planning, planning
+from sumout.plan.runs import Run, runs_of
 from sumout.plan.search import SEARCHES
 from sumout.plan.structure import FactorShape, Readout, Structure, readouts
 from sumout.plan.unroll import Unrolled, unroll
@@ -39,6 +40,7 @@ __all__ = [
     "Planning",
     "Readout",
     "Rows",
+    "Run",
     "Schedule",
     "Step",
     "Structure",
@@ -50,5 +52,6 @@ __all__ = [
     "plan_cache_info",
     "planning",
     "readouts",
+    "runs_of",
     "unroll",
 ]

@@ -48,7 +48,7 @@ def _in_rounds(opening: Opening, ceiling: int) -> Contraction | None:
         for each in _alike(graph.weight, graph.near, left, ceiling):
             contraction.multiply_all(users[each])
             graph.eliminate(each)
-        if opening.hopeless(contraction.flops, contraction.entries, len(contraction.launches)):
+        if opening.hopeless(contraction.flops, contraction.entries, contraction.launching):
             return None
     rest = one_by_one(graph, weight)
     assert rest is not None  # Without a bound there is an order.

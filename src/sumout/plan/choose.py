@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sumout.plan.contraction import Contraction
+from sumout.plan.contraction import Contraction, launching
 from sumout.plan.cost import Machine
 from sumout.plan.opening import Opening
 from sumout.plan.orders import BATCHING, ORDERS, greedy
@@ -84,13 +84,15 @@ class Chooser:
         """Costs a candidate, and keeps it if it is the best so far."""
         flops = entries = 0.0
         launches: set[tuple[object, ...]] = set()
+        repeats: set[tuple[object, ...]] = set()
         for key, (_, count, levels) in self.problems.items():
             contraction = paths[key]
             flops += count * contraction.flops
             entries += count * contraction.entries
             for each in levels:
                 launches.update([(each, launch) for launch in contraction.launches])
-        seconds = self.machine.seconds(flops, entries, len(launches))
+                repeats.update([(each, launch) for launch in contraction.repeats])
+        seconds = self.machine.seconds(flops, entries, launching(launches, repeats))
         if math.isnan(seconds):
             seconds = math.inf  # Of sizes that a float does not hold.
         if self.best is None or seconds < self.seconds:
@@ -116,7 +118,7 @@ class Chooser:
 
     def alone(self, contraction: Contraction) -> float:
         """The seconds of one contraction by itself."""
-        return self.machine.seconds(contraction.flops, contraction.entries, len(contraction.launches))
+        return self.machine.seconds(contraction.flops, contraction.entries, contraction.launching)
 
     def try_orders(self, orders: Iterable[str]) -> None:
         """Tries heuristics by name, then a mixture of the best for each contraction."""

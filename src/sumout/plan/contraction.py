@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from heapq import heapify, heappop, heappush
 
 from sumout.plan.problem import Pairs, Problem
 
 _FEW = 6
 """Up to so many operands, every pair of them is looked at before one is multiplied."""
+
+
+_REPEATED = 0.25
+"""What a launch that is part of a run costs beside one that is not."""
+
+
+def launching(launches: Collection[object], repeats: Collection[object]) -> float:
+    """For how many launches these count, some of which repeat others."""
+    return len(launches) - (1.0 - _REPEATED) * len(repeats)
 
 
 class Contraction:
@@ -22,6 +31,8 @@ class Contraction:
         flops, entries: multiply-adds; table entries read and written.
         launches: the different steps, a step being its round and the sizes of its parts. Steps that do not
             differ can run as one batch, so this estimates the number of groups.
+        repeats: those of them that do to a result, with an operand, what was done to it one or two steps before: they
+            are parts of a run, which is made at once.
         scopes, sizes, rounds, number: by slot, the variables of what stands there, its entries, the round in which
             it was made, and its number. Sizes are floats: what cannot be paid for may be infinite.
         users: for each variable the slots of the operands that have it.
@@ -36,12 +47,19 @@ class Contraction:
         self.made: list[int] = []
         self.flops = self.entries = 0.0
         self.launches: set[tuple[float, ...]] = set()
+        self.repeats: set[tuple[float, ...]] = set()
+        self._lately: dict[int, tuple[tuple[float, ...], ...]] = {}
         self.scopes = list(problem.operands)
         self.sizes = list(problem.operand_sizes)
         self.rounds = [0] * len(self.scopes)
         self.number = list(range(len(self.scopes)))
         self.live = set(self.number)
         self.users = list(map(set, problem.users))
+
+    @property
+    def launching(self) -> float:
+        """What the launches count for."""
+        return launching(self.launches, self.repeats)
 
     def copy(self) -> Contraction:
         """Another one in the same state."""
@@ -50,6 +68,7 @@ class Contraction:
         twin.pairs, twin.made, twin.scopes = self.pairs[:], self.made[:], self.scopes[:]
         twin.sizes, twin.rounds, twin.number = self.sizes[:], self.rounds[:], self.number[:]
         twin.launches, twin.live = set(self.launches), set(self.live)
+        twin.repeats, twin._lately = set(self.repeats), dict(self._lately)
         twin.users = list(map(set, self.users))
         return twin
 
@@ -63,11 +82,14 @@ class Contraction:
         of_left, of_right = sizes[lhs] / both, sizes[rhs] / both
         size = of_left * of_right * batch
         step = 1 + (rounds[lhs] if rounds[lhs] > rounds[rhs] else rounds[rhs])
-        self.launches.add(
-            (step, batch, of_left, of_right, summed)
-            if of_left >= of_right
-            else (step, batch, of_right, of_left, summed)
-        )
+        if of_left < of_right:
+            of_left, of_right = of_right, of_left
+        kind, launch = (batch, of_left, of_right, summed), (step, batch, of_left, of_right, summed)
+        self.launches.add(launch)
+        lately = self._lately.get(lhs if rounds[lhs] > rounds[rhs] else rhs, ())
+        if kind in lately and min(rounds[lhs], rounds[rhs]) <= 1:
+            self.repeats.add(launch)
+        self._lately[lhs] = (kind, *lately[:1])
         self.flops += size * summed
         self.entries += sizes[lhs] + sizes[rhs] + size
         self.pairs.append((self.number[lhs], self.number[rhs]))

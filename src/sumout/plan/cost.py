@@ -26,7 +26,7 @@ class Machine:
     entries_per_second: float = 2e8
     seconds_per_launch: float = 6e-5
 
-    def seconds(self, flops: float, entries: float, launches: int) -> float:
+    def seconds(self, flops: float, entries: float, launches: float) -> float:
         """A rough running time, to compare plans by; infinite where a float ends."""
         try:
             return (

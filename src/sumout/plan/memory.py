@@ -12,10 +12,17 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sumout.plan.groups import Group, Rows, Schedule
+from sumout.plan.runs import runs_of
 
 CHUNK = 2**16
 """Entries up to which an operation makes its whole joint table; a larger one is made in parts, each no larger than this
 or than what the operation reads and writes, whichever is more."""
+
+AT_ONCE = 2**16
+"""Entries up to which a run of groups is made at once, where nothing of a sweep is kept ..."""
+
+KEPT_AT_ONCE = 2**22
+"""... and where it is. What is larger is made group by group."""
 
 WALK_CHUNK = 2**18
 """Entries of the weights of states that a walk back makes at once, if that is enough for one assignment."""
@@ -39,7 +46,12 @@ def peak_of(schedule: Schedule) -> Peak:
     last = 16 + 4 * number_of_totals * max([1, *[group.written for group in schedule.groups[-1:]]])
     held = _in_parts(schedule)
     forward, kept = _forward(schedule, held)
-    return Peak(forward + last, max(kept, _backward(schedule, held)) + last)
+    runs = [run.entries for run in runs_of(schedule.groups).values()]
+    forward += 2 * max([each for each in runs if each <= AT_ONCE], default=0)
+    at_once = [each for each in runs if each <= KEPT_AT_ONCE]
+    return Peak(
+        forward + last, max(kept, _backward(schedule, held)) + sum(at_once) + max(at_once, default=0) + last
+    )
 
 
 def walk_bytes(schedule: Schedule, copies: Mapping[str, int], itemsize: int, assignments: int) -> int:

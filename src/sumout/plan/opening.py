@@ -63,9 +63,9 @@ class Opening:
 
     def seconds(self, contraction: Contraction) -> float:
         """About how long a finished contraction takes."""
-        return self.machine.seconds(contraction.flops, contraction.entries, len(contraction.launches))
+        return self.machine.seconds(contraction.flops, contraction.entries, contraction.launching)
 
-    def hopeless(self, flops: float, entries: float = 0.0, launches: int = 0) -> bool:
+    def hopeless(self, flops: float, entries: float = 0.0, launches: float = 0) -> bool:
         """Whether so many are too many, whatever comes on top of them."""
         return not self.machine.seconds(flops, entries, launches) <= self.bound
 

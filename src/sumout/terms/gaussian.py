@@ -1,4 +1,4 @@
-"""Gaussian factors as quadratic forms: multiplied by adding them, integrated by Schur complements.
+"""Gaussian factors: multiplied, integrated, and what is integrated out told given the rest.
 
 A factor over real variables ``x`` (stacked to one vector of ``D`` entries) is
 
@@ -9,72 +9,375 @@ constant, what is left the precision. The constant that goes with the data, in `
 constants, in ``rest``: that makes an unknown common scale of everything one more variable that can be integrated out.
 A factor need not be normalizable: a conditional distribution is not.
 
-Source: Koller and Friedman, *Probabilistic Graphical Models* (2009), section 14.2 (canonical forms).
+There are two forms of it. ``Quadratic`` keeps ``S``: products are sums, and integrals Schur complements, which lose the
+digits of the ratio of precisions. ``Root`` keeps rows ``A`` of independent residuals, ``S = A'A``: products are rows
+side by side, and integrals orthogonal transformations, which lose half as many, and none at all where the rows that
+differ in size are those of different sites.
+
+Sources: Koller and Friedman, *Probabilistic Graphical Models* (2009), section 14.2 (canonical forms); Bierman,
+*Factorization Methods for Discrete Sequential Estimation* (1977), chapter 5; Cox and Higham, *Stability of Householder
+QR factorization for weighted least squares problems* (1998), for the order of the rows.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from sumout.errors import ModelError
 
-class Quadratic(NamedTuple):
-    """A Gaussian factor.
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_LOST = 1e-8
+"""The relative error of a posterior standard deviation that is too much."""
+
+
+class Conditional(NamedTuple):
+    """What was integrated out, given the rest: ``root @ x + cross @ [1, rest]`` is standard normal noise.
 
     Attributes:
-        form: ``S``, shape ``(*batch, 1 + D, 1 + D)``.
-        rest: shape ``batch``.
+        root: upper triangular, shape ``(*batch, gone, gone)``.
+        cross: ``(*batch, gone, 1 + kept)``.
     """
 
-    form: Tensor
+    root: Tensor
+    cross: Tensor
+
+    def solved(self) -> tuple[Tensor, Tensor]:
+        """The root's inverse, and with it the affine map from the rest to the mean, ``(*batch, gone, 1 + kept)``."""
+        eye = torch.eye(self.root.shape[-1], dtype=self.root.dtype, device=self.root.device)
+        both = torch.cat([eye.expand(self.root.shape), -self.cross], -1)
+        found = torch.linalg.solve_triangular(self.root, both, upper=True)
+        return found[..., : eye.shape[-1]], found[..., eye.shape[-1] :]
+
+
+class Covariance(NamedTuple):
+    """The covariance of some entries, shape ``(*batch, n, n)``."""
+
+    matrix: Tensor
+
+    def joined(self, inverse: Tensor, slope: Tensor) -> Covariance:
+        """With those of more entries behind, ``slope @ x + inverse @ noise``."""
+        cross = slope @ self.matrix
+        own = inverse @ inverse.mT + cross @ slope.mT
+        matrix = self.matrix.expand([*own.shape[:-2], *self.matrix.shape[-2:]])
+        return Covariance(torch.cat([torch.cat([matrix, cross.mT], -1), torch.cat([cross, own], -1)], -2))
+
+    def picked(self, index: Tensor) -> Covariance:
+        return Covariance(self.matrix.index_select(-1, index).index_select(-2, index))
+
+    def of(self, row: int, entries: slice) -> Tensor:
+        """The covariance of some entries, in one row of the batch's first dimension."""
+        return self.matrix[row, ..., entries, entries]
+
+
+class Deviation(NamedTuple):
+    """The same as a square root of the covariance, ``matrix @ matrix.mT``."""
+
+    matrix: Tensor
+
+    def joined(self, inverse: Tensor, slope: Tensor) -> Deviation:
+        own = slope @ self.matrix
+        own = torch.cat([own, inverse.expand([*own.shape[:-1], inverse.shape[-1]])], -1)
+        matrix = F.pad(self.matrix, (0, inverse.shape[-1]))
+        return Deviation(torch.cat([matrix.expand([*own.shape[:-2], *matrix.shape[-2:]]), own], -2))
+
+    def picked(self, index: Tensor) -> Deviation:
+        rows = self.matrix.index_select(-2, index)
+        return Deviation(triangular(rows.mT, 0).mT)
+
+    def of(self, row: int, entries: slice) -> Tensor:
+        root = self.matrix[row, ..., entries, :]
+        return root @ root.mT
+
+
+class Gaussian(NamedTuple):
+    """A factor; the batch of ``table`` is that of ``rest``, and its last two dimensions are told by the form."""
+
+    table: Tensor
     rest: Tensor
 
+    @classmethod
+    def stacked(cls, pieces: Sequence[Gaussian]) -> Self:
+        """Along a new first dimension."""
+        return cls(torch.stack([each.table for each in pieces]), torch.stack([each.rest for each in pieces]))
 
-def of_residual(design: Tensor, offset: Tensor, scale_tril: Tensor | None, scale: Tensor | None) -> Quadratic:
-    """The factor of a normal residual ``design @ x + offset``.
+    @classmethod
+    def joined(cls, pieces: Sequence[Gaussian]) -> Self:
+        """Along the first dimension."""
+        return cls(torch.cat([each.table for each in pieces]), torch.cat([each.rest for each in pieces]))
+
+    def chosen(self, index: Any) -> Self:
+        """Some of the batch."""
+        return type(self)(self.table[index], self.rest[index])
+
+    def turned(self, order: Sequence[int]) -> Self:
+        """The batch's dimensions in another order."""
+        return type(self)(self.table.permute(*order, -2, -1), self.rest.permute(*order))
+
+    def reshaped(self, batch: Sequence[int]) -> Self:
+        return type(self)(self.table.reshape(*batch, *self.table.shape[-2:]), self.rest.reshape(*batch))
+
+    def expanded(self, batch: Sequence[int]) -> Self:
+        return type(self)(self.table.expand(*batch, *self.table.shape[-2:]), self.rest.expand(*batch))
+
+    def detached(self) -> Self:
+        return type(self)(self.table.detach(), self.rest.detach())
+
+
+class Quadratic(Gaussian):
+    """A factor as a quadratic form: ``table`` is ``S``, shape ``(*batch, 1 + D, 1 + D)``."""
+
+    __slots__ = ()
+
+    @property
+    def form(self) -> Tensor:
+        return self.table
+
+    def picked(self, columns: Tensor) -> Quadratic:
+        """With some of the constant and the variables' entries, in another order."""
+        return Quadratic(self.form.index_select(-1, columns).index_select(-2, columns), self.rest)
+
+    def padded(self, more: int) -> Quadratic:
+        """A factor over more entries, on which it does not depend."""
+        return Quadratic(F.pad(self.form, (0, more, 0, more)), self.rest)
+
+    def multiplied(self, dims: list[int], times: float) -> Quadratic:
+        """The product along dimensions, to a power."""
+        form, rest = self.form, self.rest
+        if dims:
+            form, rest = form.sum(dims), rest.sum(dims)
+        return Quadratic(form * times, rest * times) if times != 1.0 else Quadratic(form, rest)
+
+    def times(self, other: Quadratic) -> Quadratic:
+        return Quadratic(self.form + other.form, self.rest + other.rest)
+
+    def wider(self, width: Tensor) -> Quadratic:
+        """With all deviations multiplied by ``width``, of the batch's shape; off by a constant."""
+        return Quadratic(self.form * width[..., None, None] ** -2, self.rest)
+
+    def square(self) -> Tensor:
+        """The constant that goes with the data, in which it is a square; of the batch's shape."""
+        return self.form[..., 0, 0]
+
+    def log_value(self, point: Tensor) -> Tensor:
+        """The factor's logarithm at ``[1, x]``, shape ``(*batch, 1 + D)``."""
+        return self.rest - 0.5 * (point * (self.form @ point.unsqueeze(-1)).squeeze(-1)).sum(-1)
+
+    def integrated(self, gone: int) -> tuple[Quadratic, Conditional]:
+        """The last ``gone`` entries integrated out.
+
+        Raises:
+            torch.linalg.LinAlgError: if the integral diverges.
+        """
+        kept = self.form.shape[-1] - gone
+        root = torch.linalg.cholesky(self.form[..., kept:, kept:])
+        cross = torch.linalg.solve_triangular(root, self.form[..., kept:, :kept], upper=False)
+        log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        gain = 0.5 * gone * math.log(2 * math.pi) - log_det
+        form = self.form[..., :kept, :kept] - cross.mT @ cross
+        return Quadratic(form, self.rest + gain), Conditional(root.mT, cross)
+
+    @staticmethod
+    def spread(like: Tensor) -> Covariance:
+        """Of no entries, of which those of others are made."""
+        return Covariance(like)
+
+
+class Root(Gaussian):
+    """A factor by its residuals: ``table`` is ``A``, shape ``(*batch, rows, 1 + D)``.
+
+    ``log f(x) = rest - 1/2 |A [1, x]|^2``. Rows of zeros count for nothing.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def stacked(cls, pieces: Sequence[Gaussian]) -> Root:
+        return super().stacked(_alike(pieces))
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Gaussian]) -> Root:
+        return super().joined(_alike(pieces))
+
+    def picked(self, columns: Tensor) -> Root:
+        return Root(self.table.index_select(-1, columns), self.rest)
+
+    def padded(self, more: int) -> Root:
+        return Root(F.pad(self.table, (0, more)), self.rest)
+
+    def multiplied(self, dims: list[int], times: float) -> Root:
+        table, rest = self.table, self.rest
+        if dims:
+            kept = [each for each in range(rest.ndim) if each not in dims]
+            table = table.permute(*kept, *dims, rest.ndim, rest.ndim + 1)
+            table = table.reshape(*table.shape[: len(kept)], -1, table.shape[-1])
+            rest = rest.sum(dims)
+        return Root(table * math.sqrt(times), rest * times).shortened()
+
+    def times(self, other: Root) -> Root:
+        rest = self.rest + other.rest
+        tables = [each.table.expand(*rest.shape, *each.table.shape[-2:]) for each in (self, other)]
+        return Root(torch.cat(tables, -2), rest)
+
+    def wider(self, width: Tensor) -> Root:
+        return Root(self.table / width[..., None, None], self.rest)
+
+    def square(self) -> Tensor:
+        return self.table[..., 0].square().sum(-1)
+
+    def log_value(self, point: Tensor) -> Tensor:
+        return self.rest - 0.5 * (self.table @ point.unsqueeze(-1)).squeeze(-1).square().sum(-1)
+
+    def integrated(self, gone: int) -> tuple[Root, Conditional]:
+        """The last ``gone`` entries integrated out.
+
+        Raises:
+            torch.linalg.LinAlgError: if the integral diverges, or the precision of its entries is not enough.
+        """
+        kept = self.table.shape[-1] - gone
+        if self.table.shape[-2] < gone:
+            raise torch.linalg.LinAlgError("fewer residuals than variables")  # type: ignore[attr-defined]
+        table = torch.cat([self.table[..., kept:], self.table[..., 1:kept], self.table[..., :1]], -1)
+        found = triangular(table, gone)
+        root, cross = found[..., :gone, :gone], _first(found[..., :gone, gone:])
+        gain = 0.5 * gone * math.log(2 * math.pi) - root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+        return Root(_first(found[..., gone:, gone:]), self.rest + gain), Conditional(root, cross)
+
+    def shortened(self) -> Root:
+        """The same factor with fewer rows, where there are many."""
+        if self.table.shape[-2] <= 2 * self.table.shape[-1]:
+            return self
+        table = torch.cat([self.table[..., 1:], self.table[..., :1]], -1)
+        return Root(_first(triangular(table, 0)), self.rest)
+
+    @staticmethod
+    def spread(like: Tensor) -> Deviation:
+        return Deviation(like)
+
+
+def _first(table: Tensor) -> Tensor:
+    """The last column, the constant's, before the others."""
+    return torch.cat([table[..., -1:], table[..., :-1]], -1)
+
+
+def _alike(pieces: Sequence[Gaussian]) -> Sequence[Gaussian]:
+    """With as many rows each."""
+    most = max(each.table.shape[-2] for each in pieces)
+    return [
+        each
+        if each.table.shape[-2] == most
+        else Root(F.pad(each.table, (0, 0, 0, most - each.table.shape[-2])), each.rest)
+        for each in pieces
+    ]
+
+
+def triangular(table: Tensor, gone: int) -> Tensor:
+    """``R`` of ``table = Q R``, with orthonormal ``Q``: the first ``gone`` columns cleared from all but as many rows.
+
+    Derivatives are those of what does not depend on a rotation of the other rows. So they exist even where these do not
+    tell all of the other variables, as it is with conditional distributions.
 
     Args:
-        design: shape ``(*batch, rows, D)``.
-        offset: shape ``(*batch, rows)``.
-        scale_tril: the Cholesky factor of the covariance, ``(*batch, rows, rows)``; or
-        scale: standard deviations, ``(*batch, rows)``.
+        table: shape ``(*batch, rows, columns)``.
+        gone: how many columns are linearly independent; the others may be any.
+
+    Returns:
+        Shape ``(*batch, min(rows, columns), columns)``.
+
+    Raises:
+        torch.linalg.LinAlgError: if they are not, or nearly so that they have lost their digits.
     """
-    joint = torch.cat([offset.unsqueeze(-1), design], -1)
-    rows = joint.shape[-2]
-    if scale_tril is not None:
-        white = torch.linalg.solve_triangular(scale_tril, joint, upper=False)
-        log_det = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    else:
-        assert scale is not None
-        white = joint / scale.unsqueeze(-1)
-        log_det = scale.log().expand(joint.shape[:-1]).sum(-1)
-    return Quadratic(white.mT @ white, -log_det - 0.5 * rows * math.log(2 * math.pi))
+    found: Tensor = _Triangular.apply(table, gone)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Triangular(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, gone: int) -> Tensor:
+        # Large rows first: then small ones lose nothing to them.
+        order = given[..., : max(gone, given.shape[-1] - 1)].abs().sum(-1).argsort(-1, descending=True)
+        table = given.take_along_dim(order.unsqueeze(-1), -2)
+        packed, tau = torch.geqrf(table)
+        _check(table, packed, tau, gone)
+        ctx.gone = gone
+        ctx.save_for_backward(given, order, packed, tau)
+        return packed[..., : min(packed.shape[-2:]), :].triu()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        given, order, packed, tau = ctx.saved_tensors
+        gone = ctx.gone
+        size, columns = packed.shape[-2:]
+        rank = min(size, columns)
+        found = packed[..., :rank, :].triu()
+        if gone:
+            root, cross, left = found[..., :gone, :gone], found[..., :gone, gone:], found[..., gone:, gone:]
+            of_root, of_cross, of_left = (
+                grad[..., :gone, :gone],
+                grad[..., :gone, gone:],
+                grad[..., gone:, gone:],
+            )
+            inner = of_root.triu() @ root.mT
+            turned = cross @ of_cross.mT - inner
+            inner = inner + (turned - turned.mT).tril(-1)
+            first = torch.cat([inner, left @ of_cross.mT - of_left @ cross.mT], -2)
+            first = torch.linalg.solve_triangular(root.mT, first, upper=False, left=False)
+            grad = torch.cat([first, torch.cat([of_cross, of_left], -2)], -1)
+        grad = _rotated(packed, tau, F.pad(grad, (0, 0, 0, size - rank)))
+        found = torch.zeros_like(grad).scatter(-2, order.unsqueeze(-1).expand_as(grad), grad)
+        return (_Last.apply(found, given) if torch.is_grad_enabled() else found), None  # type: ignore[no-untyped-call]
+
+
+class _Last(torch.autograd.Function):
+    """A derivative that has none itself: it would depend on how rows are rotated."""
+
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, given: Tensor) -> Tensor:
+        return found.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> NoReturn:
+        raise ModelError(
+            "Second derivatives were asked for of an integral over Gaussian sites whose deviations differ by orders of "
+            "magnitude, and it has first ones only. Give vague priors deviations of at most a thousand times the noise."
+        )
+
+
+def _rotated(packed: Tensor, tau: Tensor, table: Tensor) -> Tensor:
+    """``Q`` times a table of as many rows."""
+    if not tau.shape[-1] or not table.numel():
+        return table
+    return torch.ormqr(packed, tau, table)
+
+
+def _check(table: Tensor, packed: Tensor, tau: Tensor, gone: int) -> None:
+    """Raises ``LinAlgError`` if rounding of a table's entries matters for the independence of its first columns."""
+    if not gone or not table.numel():
+        return
+    size = table.shape[-2]
+    unit = torch.eye(size, gone, dtype=table.dtype, device=table.device).expand(*table.shape[:-2], size, gone)
+    weight = table[..., :gone].norm(dim=-1, keepdim=True)
+    error = (_rotated(packed, tau, unit.contiguous()) * weight).norm(dim=-2)
+    error = error * torch.finfo(table.dtype).eps
+    if bool((error >= _LOST * packed.diagonal(dim1=-2, dim2=-1)[..., :gone].abs()).any()):
+        raise torch.linalg.LinAlgError("columns that depend on each other")  # type: ignore[attr-defined]
 
 
 def integrated(form: Tensor, gone: int) -> tuple[Tensor, Tensor]:
-    """The last ``gone`` variables integrated out.
+    """The last ``gone`` variables of a quadratic form integrated out.
 
     Returns:
-        The form of the others, and what the integral adds to ``rest``.
+        The form of the others, and the logarithm of what the integral is multiplied by.
 
     Raises:
         torch.linalg.LinAlgError: if the integral diverges.
     """
-    kept = form.shape[-1] - gone
-    root = torch.linalg.cholesky(form[..., kept:, kept:])
-    cross = torch.linalg.solve_triangular(root, form[..., kept:, :kept], upper=False)
-    log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return form[..., :kept, :kept] - cross.mT @ cross, 0.5 * gone * math.log(2 * math.pi) - log_det
-
-
-def shifted(form: Tensor, mean: Tensor) -> Tensor:
-    """The form in ``x - mean``: what the factor is to deviations from ``mean``, shape ``(*batch, D)``."""
-    size = form.shape[-1]
-    change = (
-        torch.eye(size, dtype=form.dtype, device=form.device).expand(*mean.shape[:-1], size, size).clone()
-    )
-    change[..., 1:, 0] = mean
-    return change.mT @ form @ change
+    found, _ = Quadratic(form, form.new_zeros(form.shape[:-2])).integrated(gone)
+    return found.form, found.rest

@@ -13,7 +13,7 @@ from sumout.effects.delayed.registry import const_of, is_affine, is_known, probe
 from sumout.effects.delayed.value import Delayed
 
 
-@rule("add", "__add__", "__radd__")
+@rule("add", "__add__", "__radd__", whole=True)
 def add(lhs: Any, rhs: Any, *, alpha: Any = 1) -> Any:
     if not is_affine(lhs, rhs):
         return None
@@ -63,7 +63,7 @@ def _operands(lhs: Any, rhs: Any) -> tuple[Delayed, Any] | None:
     return (value, factor) if is_known(value) else None
 
 
-@rule("mul", "multiply", "__mul__", "__rmul__")
+@rule("mul", "multiply", "__mul__", "__rmul__", whole=True)
 def mul(lhs: Any, rhs: Any) -> Any:
     operands = _operands(lhs, rhs)
     if operands is None:

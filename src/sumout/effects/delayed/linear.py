@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sumout.effects.delayed.arithmetic import mul, total
-from sumout.effects.delayed.links import Link, joined
+from sumout.effects.delayed.links import Link, compact, joined, moved, scaled, summed
 from sumout.effects.delayed.registry import Rule, const_of, delayed_in, is_affine, probes, rule
 from sumout.effects.delayed.value import Delayed
 
@@ -16,19 +16,45 @@ _MOST_ENTRIES = 2**22
 """Of the matrix of a linear function that is found out by applying it to unit vectors."""
 
 
-@rule("matmul", "__matmul__", "mm", "mv", "bmm", "dot", "linalg_matmul")
+@rule("matmul", "__matmul__", "mm", "mv", "bmm", "dot", "linalg_matmul", whole=True)
 def matmul(lhs: Any, rhs: Any) -> Any:
     if (isinstance(lhs, Delayed) and isinstance(rhs, Delayed)) or not is_affine(lhs, rhs):
         return None
     flat_left, flat_right = lhs.ndim == 1, rhs.ndim == 1
-    left = lhs.unsqueeze(0) if flat_left else lhs
-    right = rhs.unsqueeze(-1) if flat_right else rhs
-    found = total(mul(left.unsqueeze(-1), right.unsqueeze(-3)), -2)
-    if flat_right:
-        found = found.squeeze(-1)
-    if flat_left:
-        found = found.squeeze(-1 if flat_right else -2)
-    return found
+    plain = _product(*probes((lhs, rhs)))
+
+    def in_rows(x: Tensor) -> Tensor:
+        return (x.unsqueeze(0) if flat_left else x).unsqueeze(-1)
+
+    def in_columns(x: Tensor) -> Tensor:
+        return (x.unsqueeze(-1) if flat_right else x).unsqueeze(-3)
+
+    def fitting(x: Tensor) -> Tensor:
+        x = x.squeeze(-1) if flat_right else x
+        return x.squeeze(-1 if flat_right else -2) if flat_left else x
+
+    value, laid = (lhs, in_rows) if isinstance(lhs, Delayed) else (rhs, in_columns)
+    factor = in_columns(rhs) if value is lhs else in_rows(lhs)
+    shift = None if value.shift is None else torch.matmul(const_of(lhs), const_of(rhs))
+    links = []
+    for link in value.links:
+        product = scaled(moved(link, laid), factor)
+        kept, known = summed(product, product.where.ndim - 3)
+        if kept is not None:
+            links.append(moved(kept, fitting) if flat_left or flat_right else kept)
+        if known is not None:
+            shift = fitting(known) if shift is None else shift + fitting(known)
+    return Delayed.made(plain, tuple(links), shift) if links else shift
+
+
+def _product(lhs: Tensor, rhs: Tensor) -> Tensor:
+    """Of probes, the large ones of which only repeat themselves."""
+    few = [compact(each, range(each.ndim - 2)) for each in (lhs, rhs)]
+    if few[0] is lhs and few[1] is rhs:
+        return lhs @ rhs
+    shape = torch.broadcast_shapes(lhs.shape[:-2], rhs.shape[:-2])  # type: ignore[no-untyped-call]
+    found = few[0] @ few[1]
+    return found.expand([*shape, *found.shape[max(0, found.ndim - (lhs.ndim > 1) - (rhs.ndim > 1)) :]])
 
 
 @rule("__rmatmul__")
@@ -124,7 +150,10 @@ _LINEAR_IN: dict[str, tuple[Any, tuple[int, ...]]] = {
     "masked_fill": (torch.masked_fill, (0, 2)),
     "linalg_solve": (torch.linalg.solve, (1,)),
     "linalg_solve_triangular": (torch.linalg.solve_triangular, (1,)),
+    "linalg_lu_solve": (torch.linalg.lu_solve, (2,)),
+    "linalg_tensorsolve": (torch.linalg.tensorsolve, (1,)),
     "cholesky_solve": (torch.cholesky_solve, (0,)),
+    "lu_solve": (torch.lu_solve, (0,)),
     "conv1d": (torch.conv1d, (0, 2)),
     "conv2d": (torch.conv2d, (0, 2)),
     "avg_pool1d": (torch.avg_pool1d, (0,)),

@@ -10,7 +10,8 @@ does to ``v``; sums over a dimension turn its elements into terms. Neither plate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,9 @@ class Link(NamedTuple):
 
 def whole(site: str, like: Tensor, simplex: int = 0, positive: bool = False) -> Link:
     """The link of a site's own value."""
-    where = torch.arange(like.numel(), device=like.device).reshape(1, *like.shape)
+    every = torch.arange(like.numel(), device=like.device)
+    every.are_positions = True  # type: ignore[attr-defined]
+    where = every.reshape(1, *like.shape)
     return Link(site, where, like.new_ones(()).expand(where.shape), simplex, positive)
 
 
@@ -65,6 +68,47 @@ def compact(x: Tensor, dims: Iterable[int] | None = None) -> Tensor:
     return x[tuple([slice(0, 1) if place in repeated else slice(None) for place in range(x.ndim)])]
 
 
+def by_strides(where: Tensor, sizes: Sequence[int]) -> list[Tensor] | None:
+    """Positions in a tensor of some shape as indices, one along each of its dimensions, without a look at them.
+
+    Views of the positions ``0, 1, 2, ...`` have strides that tell how positions change along each dimension.
+
+    Args:
+        where: positions.
+        sizes: the shape.
+
+    Returns:
+        What broadcasts with ``where``, of size one where an index only repeats itself; ``None`` for positions that are
+        no such view, and where a step along one dimension changes several indices.
+
+    >>> by_strides(whole("x", torch.zeros(2, 3)).where[0].mT, (2, 3))
+    [tensor([[0, 1]]), tensor([[0],
+            [1],
+            [2]])]
+    """
+    base = where if where._base is None else where._base
+    if not getattr(base, "are_positions", False):
+        return None
+    weights = [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
+    rest = int(where.storage_offset())
+    found, largest = [], []
+    for weight in weights:
+        start, rest = divmod(rest, weight)
+        found.append(where.new_full([1] * where.ndim, start))
+        largest.append(start)
+    for dim, (extent, stride) in enumerate(zip(where.shape, where.stride(), strict=True)):
+        if extent == 1 or stride == 0:
+            continue
+        place = next(place for place, weight in enumerate(weights) if weight <= stride)
+        step, more = divmod(stride, weights[place])
+        largest[place] += step * (extent - 1)
+        if more or largest[place] >= sizes[place]:
+            return None
+        along = torch.arange(0, step * extent, step, device=where.device)
+        found[place] = found[place] + along.reshape([-1 if each == dim else 1 for each in range(where.ndim)])
+    return found
+
+
 def moved(link: Link, move: Callable[[Tensor], Tensor], fills: bool = False) -> Link:
     """The link after data movement, which may fill zeros in: these are no part of the site."""
     if fills:
@@ -85,7 +129,9 @@ def scaled(link: Link, factor: Tensor) -> Link:
     """The link times a tensor, with which it broadcasts."""
     coef = _deepened(link.coef, factor.ndim) if factor.ndim >= link.coef.ndim else link.coef
     shape = torch.broadcast_shapes(coef.shape, factor.shape)  # type: ignore[no-untyped-call]
-    coef = (compact(coef) * compact(factor)).expand(shape)
+    own, factor = compact(coef), compact(factor)
+    alone = own.numel() == 1 and not own.requires_grad and own.dtype == factor.dtype
+    coef = (factor if alone and bool(own == 1) else own * factor).expand(shape)
     where = _deepened(link.where, coef.ndim - 1).expand(shape)
     return link._replace(where=where, coef=coef)
 

@@ -23,6 +23,7 @@ MOVES = frozenset(
 )
 _FILLS = frozenset(["diag", "diag_embed", "diagflat", "tril", "triu"])
 _VIEWS = frozenset(["view"])
+_EXPANDS = frozenset(["expand", "expand_as", "broadcast_to"])
 JOINS = frozenset(
     ["stack", "cat", "concat", "concatenate", "hstack", "vstack", "dstack", "row_stack", "column_stack"]
 )
@@ -47,6 +48,10 @@ def move(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     plain = change(value.probe)
     fills = name in _FILLS
     shift = None if value.shift is None else change(value.shift)
+    if isinstance(plain, Tensor) and name in _EXPANDS:
+        return Delayed.made(
+            plain, tuple([broadcast(link, plain.shape) for link in value.links]), shift, value.power
+        )
     if isinstance(plain, Tensor):
         links = tuple([moved(link, change, fills) for link in value.links])
         return Delayed.made(plain, links, shift, value.power)
@@ -127,9 +132,20 @@ def _where(*args: Any, input: Any = None, other: Any = None, condition: Any = No
     chosen, left, right = given
     if not (isinstance(chosen, Tensor) and chosen.dtype == torch.bool):
         chosen, left = left, chosen
-    if isinstance(chosen, Delayed) or not is_affine(left, right):
+    if isinstance(chosen, Delayed):
         return None
     plain = torch.where(chosen, *probes((left, right)))
+    alike = _alike(left, right)
+    if alike is not None:
+        picked = [
+            one._replace(
+                where=torch.where(chosen, one.where, two.where), coef=torch.where(chosen, one.coef, two.coef)
+            )
+            for one, two in [[broadcast(each, plain.shape) for each in pair] for pair in alike]
+        ]
+        return Delayed.made(plain, tuple(picked), None, left.power)
+    if not is_affine(left, right):
+        return None
     links = []
     for value, mine in ((left, chosen), (right, ~chosen)):
         if isinstance(value, Delayed):
@@ -144,6 +160,18 @@ def _where(*args: Any, input: Any = None, other: Any = None, condition: Any = No
     consts: list[Any] = [each.const if isinstance(each, Delayed) else each for each in (left, right)]
     shift: Any = None if pure else torch.where(chosen, consts[0], consts[1])
     return Delayed.made(plain, joined(links), shift)
+
+
+def _alike(left: Any, right: Any) -> list[tuple[Link, Link]] | None:
+    """The links of two values in pairs, if they are the same multiples of other entries of the same sites."""
+    if not (isinstance(left, Delayed) and isinstance(right, Delayed) and is_known(left, right)):
+        return None
+    if left.shift is not None or right.shift is not None or left.power != right.power:
+        return None
+    others = {link.site: link for link in right.links}
+    pairs = [(link, others[link.site]) for link in left.links if link.site in others]
+    same = len(pairs) == len(left.links) == len(others) and all(one.terms == two.terms for one, two in pairs)
+    return pairs if same else None
 
 
 @rule("broadcast_tensors")

@@ -16,16 +16,27 @@ RULES: dict[str, Rule] = {}
 """From a function's name to what is called with its arguments: gives the value, or ``None`` where it is not kept."""
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+WHOLE: set[str] = set()
+"""Functions whose rules work out all that the function does: what it makes of the probes need not be known before."""
+
+
+def rule(*names: str, whole: bool = False) -> Callable[[Rule], Rule]:
     def register(made: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, made))
+        if whole:
+            WHOLE.update(names)
         return made
 
     return register
 
 
+_PLAIN = frozenset([int, float, bool, str, type(None)])
+
+
 def mapped(structure: Any, change: Callable[[Tensor], Any]) -> Any:
     """Tuples, lists and dictionaries with all tensors changed."""
+    if type(structure) in _PLAIN:
+        return structure
     if isinstance(structure, Tensor):
         return change(structure)
     if isinstance(structure, tuple) and hasattr(structure, "_fields"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from sumout.effects.delayed import arithmetic as _arithmetic  # noqa: F401  (rules)
 from sumout.effects.delayed import linear as _linear  # noqa: F401  (rules)
 from sumout.effects.delayed.moves import CASTS, JOINS, MOVES, cast_value, join, move
-from sumout.effects.delayed.registry import RULES, delayed_in, mapped, probes
+from sumout.effects.delayed.registry import RULES, WHOLE, delayed_in, mapped, probes
 from sumout.effects.delayed.value import Delayed
 from sumout.errors import ModelError
 
@@ -40,8 +40,10 @@ _FILLED = frozenset(["new_full", "full_like", "new_tensor"])
 def apply(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``func(*args, **kwargs)`` where some arguments are delayed."""
     name = getattr(func, "__name__", str(func))
-    if name in ("__get__", "__set__"):  # A property, such as x.T
-        name = func.__self__.__name__ if name == "__get__" else name
+    if name == "__get__":  # A property, such as x.T
+        name = func.__self__.__name__
+        if name in _SHAPE_ONLY:
+            return func(args[0].probe)
     if not args:
         first = next((each for each in ("input", "self") if each in kwargs), None)
         if first is not None:
@@ -53,6 +55,10 @@ def apply(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs = probes(kwargs)
         if not isinstance(args[0], Delayed):
             return func(*args, **kwargs)
+    if name in WHOLE:
+        found = _found(func, name, args, kwargs)
+        if found is not None:
+            return found
     plain = func(*probes(args), **probes(kwargs))
     if name in _SHAPE_ONLY:
         return plain
@@ -110,6 +116,11 @@ def _unknown(name: str, plain: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     links = tuple({link.site: link for each in delayed for link in each.links}.values())
     if not _only_tensors(plain):
         delayed[0].refuse(f"number, by {name!r}")
+    if name == "broadcast_tensors" and len(plain) == len(args):  # Each by itself.
+        return [
+            Delayed.made(each, arg.links, unknown=why) if isinstance(arg, Delayed) else each
+            for each, arg in zip(plain, args, strict=True)
+        ]
     return mapped(plain, lambda each: Delayed.made(each, links, unknown=why))
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from sumout.effects.delayed.links import Link, whole
 from sumout.errors import ModelError
 
-_CHECKERS = ("torch.distributions", "pyro.distributions")
+_CHECKERS = ("torch.distributions", "pyro.distributions", "sumout.distributions")
 """Packages that may ask a delayed value whether it is in a support: their question is about the probe."""
 
 

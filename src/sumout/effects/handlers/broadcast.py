@@ -17,9 +17,7 @@ def expand_to_plates(msg: Message) -> None:
     Raises:
         PlateError: if the batch shape has another size than the plate along the plate's dimension.
     """
-    if msg.done:
-        return
-    if not is_distribution(msg.plain_fn):
+    if msg.done or not is_distribution(msg.plain_fn):
         return
     batch_shape = msg.batch_shape
     rank = len(batch_shape)

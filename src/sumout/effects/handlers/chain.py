@@ -37,15 +37,22 @@ class MarkovLoop(MarkovMessenger, Generic[T]):
         # Where the number of steps is not known, none is known to be among the last.
         known = isinstance(self._iterable, Sized)
         before_last = len(self._iterable) - max(1, self.history) if known else 0  # type: ignore[arg-type]
+        entered = 0
         try:
-            with ExitStack() as entered:
-                for step, value in enumerate(self._iterable, start=1):
-                    entered.enter_context(self)
-                    contexts.last = known and step > before_last
-                    if self.name is not None and isinstance(value, int):
-                        contexts.step = ChainStep(self.name, value, value + 1)
-                    yield value
+            for value in self._iterable:
+                self.__enter__()
+                entered += 1
+                contexts.last = known and entered > before_last
+                if self.name is not None and isinstance(value, int):
+                    contexts.step = ChainStep(self.name, value, value + 1)
+                yield value
+            while entered:
+                entered -= 1
+                self.__exit__(None, None, None)
         except BaseException as error:
+            while entered:
+                entered -= 1
+                self.__exit__(type(error), error, error.__traceback__)
             Messenger.__exit__(self, type(error), error, error.__traceback__)  # where handlers did not nest
             raise
         finally:

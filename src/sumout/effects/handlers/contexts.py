@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Collection
 from types import TracebackType
 from typing import Any, NamedTuple, SupportsIndex, TypeVar
 
@@ -28,14 +27,21 @@ class Place(NamedTuple):
         return self.run is not earlier.run or self.position - earlier.position <= self.history
 
 
+Names = dict[str, int]
+"""The names of sites, each with a one."""
+
+
 class _Contexts(threading.local):
     """The names of the sites of each context, and where this thread stands among the contexts."""
 
     def __init__(self) -> None:
         self.position = -1
-        self.names: list[set[str]] = []
-        self.left: dict[int, set[str]] = {}
+        self.names: list[Names] = []
+        self.left: dict[int, Names] = {}
         """Position -> the sites of the context that was left there last."""
+        self.seen: tuple[Names, Names] | None = None
+        """The sites in reach of the next site, and those one step further back too; ``None`` where a context was
+        entered or left since they were last looked for."""
         self.step: ChainStep | None = None
         """Where the loop of a chain with a name stands."""
         self.given: dict[str, Message] = {}
@@ -87,18 +93,20 @@ class MarkovMessenger(ReentrantMessenger):
             )
         super().__enter__()
         contexts = self._contexts
+        contexts.seen = None
         contexts.position += 1
         if contexts.position == 0:
             contexts.run = object()
         contexts.left.pop(contexts.position + 1, None)
         if len(contexts.names) <= contexts.position:
-            contexts.names.append(set())
+            contexts.names.append({})
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         contexts = self._contexts
+        contexts.seen = None
         if not self.keep:
             contexts.left[contexts.position] = contexts.names.pop()
         contexts.position -= 1
@@ -108,14 +116,13 @@ class MarkovMessenger(ReentrantMessenger):
         if msg.done or type(msg.plain_fn).__name__ == "_Subsample":
             return
         contexts = self._contexts
-        here = contexts.position
-        infer = msg.infer
-        reach = set().union(*contexts.names[max(0, here - self.history) : here + 1])
+        name, infer = msg.name or "", msg.infer
+        reach, near = contexts.seen or self._look()
         _count(infer, "_markov_scope", reach)
-        _count(infer, "_markov_near_scope", self._nearly_in_reach(reach))
+        _count(infer, "_markov_near_scope", near)
         infer["_markov_depth"] = 1 + infer.get("_markov_depth", 0)
         infer["_markov_last"] = contexts.last and infer.get("_markov_last", True)
-        contexts.names[here].add(msg.name or "")
+        contexts.names[contexts.position][name] = reach[name] = near[name] = 1
         if contexts.step is not None:
             infer.setdefault("_chain", contexts.step)
 
@@ -125,16 +132,24 @@ class MarkovMessenger(ReentrantMessenger):
         contexts = self._contexts
         return Place(contexts.run, contexts.position, self.history)
 
-    def _nearly_in_reach(self, reach: set[str]) -> set[str]:
-        """Also a neighbouring branch, one that started from here, and what is one step further back."""
+    def _look(self) -> tuple[Names, Names]:
+        """What is in reach of a site here, and nearly so: also a neighbouring branch, one that started from here, and
+        what is one step further back."""
         contexts = self._contexts
-        here = contexts.position
-        nearly = reach.union(contexts.left.get(here, ()), contexts.left.get(here + 1, ()))
+        here, names, left = contexts.position, contexts.names, contexts.left
+        reach: Names = {}
+        for each in names[max(0, here - self.history) : here + 1]:
+            reach.update(each)
+        near = reach.copy()
+        for place in (here, here + 1):
+            near.update(left.get(place, ()))
         if self.keep:
-            nearly.update(*contexts.names[here + 1 :])  # contexts that start from here will see those
+            for each in names[here + 1 :]:  # contexts that start from here will see those
+                near.update(each)
         if here > self.history:
-            nearly |= contexts.names[here - self.history - 1]
-        return nearly
+            near.update(names[here - self.history - 1])
+        contexts.seen = reach, near
+        return contexts.seen
 
 
 def _checked_history(history: SupportsIndex) -> int:
@@ -147,11 +162,11 @@ def _checked_history(history: SupportsIndex) -> int:
     return number
 
 
-def _count(infer: dict[str, Any], key: str, names: Collection[str]) -> None:
+def _count(infer: dict[str, Any], key: str, ones: Names) -> None:
     """Adds one for each of the names; a plain dictionary, as most sites lie in one chain."""
     counts = infer.get(key)
     if counts is None:
-        infer[key] = dict.fromkeys(names, 1)
+        infer[key] = ones.copy()
     else:
-        for name in names:
+        for name in ones:
             counts[name] = counts.get(name, 0) + 1

@@ -40,8 +40,10 @@ class PlateMessenger(SubsampleMessenger):
 
     def _pyro_post_sample(self, msg: Message) -> None:
         """Compares data with the plate: they have its size, or size one, along its dimension."""
+        if not msg.is_observed:
+            return
         value, size, dim = msg.value, self.subsample_size, self._place.frame.dim
-        if dim is None or not msg.is_observed or not isinstance(value, Tensor) or size < 0:
+        if dim is None or not isinstance(value, Tensor) or size < 0:
             return
         event_dim = getattr(msg.plain_fn, "event_dim", None)
         if event_dim is None:

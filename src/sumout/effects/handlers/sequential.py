@@ -86,12 +86,14 @@ class SequentialMessenger(Messenger):
 
     def takes(self, msg: Message) -> bool:
         """Whether the site is one that is enumerated sequentially."""
-        if msg.done or msg.is_observed or not is_distribution(msg.plain_fn) or site_is_subsample(msg):
+        marked = msg.infer.get("enumerate") == "sequential"
+        if not (marked or self.names) or msg.done or msg.is_observed:
+            return False
+        if not is_distribution(msg.plain_fn) or site_is_subsample(msg):
             return False
         if msg.name in self.names:
             return True
         # In a plate that is a tensor dimension Python cannot decide on one element's value: parallel is as good.
-        marked = msg.infer.get("enumerate") == "sequential"
         return marked and all(frame.dim is None for frame in msg.cond_indep_stack)
 
     def _pyro_sample(self, msg: Message) -> None:
@@ -104,10 +106,13 @@ class SequentialMessenger(Messenger):
         shape = _plates_shape(msg)
         count = len(support) ** math.prod(shape)
         if count > MOST_RUNS:
+            plates = [f"{frame.name!r} (size {frame.size})" for frame in msg.cond_indep_stack]
             raise EnumerationError(
-                f"Site {name!r} is enumerated sequentially and has {len(support)}**{math.prod(shape)} joint values in "
-                f"its plates, of shape {tuple(shape)}: one run for each is too many. Enumerate it in parallel "
-                "(infer={'enumerate': 'parallel'}), with torch.where in the place of decisions on its value."
+                f"Site {name!r} is enumerated sequentially and has {len(support)}**{math.prod(shape)} joint values, as "
+                f"it has {math.prod(shape)} elements{' in plate ' * bool(plates)}{' and '.join(plates)}: one run for "
+                f"each is too many (more than {MOST_RUNS}). Enumerate it in parallel "
+                "(infer={'enumerate': 'parallel'}), with torch.where in the place of decisions on its value, and keep "
+                "what depends on it in its plate."
             )
         if run.place == len(run.way):
             run.way.append(Step(name, 0, count))
@@ -123,6 +128,15 @@ class SequentialMessenger(Messenger):
         msg.infer["_sequential"] = True
         run.sites[name] = msg
         run.place += 1
+
+    @property
+    def share(self) -> float:
+        """Which part of the runs was taken before this one, if all values of a site lead to as many."""
+        found, each = 0.0, 1.0
+        for step in self._run.way:
+            each /= step.of
+            found += step.number * each
+        return found
 
     def advance(self) -> bool:
         """Goes on to the next run; false where there is none left."""

@@ -13,6 +13,7 @@ import sumout.distributions as dist
 
 _ROWS = 12
 _ENTRIES = 6
+_MOST_CORRELATED = 4
 
 
 def moments_of(marginal: Any) -> Iterator[tuple[str, str]]:
@@ -22,7 +23,7 @@ def moments_of(marginal: Any) -> Iterator[tuple[str, str]]:
     [('0', 'Gamma  mean 0.5000  sd 0.3536'), ('1', 'Gamma  mean 2.0000  sd 0.7071')]
     """
     family = _family(marginal)
-    mean, variance = mean_of(marginal), variance_of(marginal)
+    mean, variance, correlations = mean_of(marginal), variance_of(marginal), correlations_of(marginal)
     batch = marginal.batch_shape
     for number in range(min(batch.numel(), _ROWS)):
         index = tuple(
@@ -31,6 +32,8 @@ def moments_of(marginal: Any) -> Iterator[tuple[str, str]]:
         text = family
         if mean is not None and variance is not None:
             text += f"  mean {_listed(mean[index])}  sd {_listed(variance[index].sqrt())}"
+        if correlations is not None:
+            text += f"  corr {_listed(correlations[index])}"
         yield ", ".join(map(str, index)), text
     if batch.numel() > _ROWS:
         yield "...", f"({batch.numel() - _ROWS} more)"
@@ -64,6 +67,43 @@ def variance_of(fn: Any) -> Tensor | None:
     return _known(fn, "variance")
 
 
+def covariance_of(fn: Any) -> Tensor | None:
+    """The covariance of a normal vector, of one of Student's, or of a mixture of these; ``None`` for others."""
+    if isinstance(fn, dist.MixtureSameFamily):
+        mean, each = mean_of(fn.component_distribution), covariance_of(fn.component_distribution)
+        if mean is None or each is None:
+            return None
+        weights = _weights(fn)
+        off = mean - (weights * mean).sum(-2, keepdim=True)
+        return (weights.unsqueeze(-1) * (each + off.unsqueeze(-1) * off.unsqueeze(-2))).sum(-3)
+    if isinstance(fn, (dist.MultivariateNormal, dist.MultivariateStudentT)):
+        found: Tensor = fn.covariance_matrix.detach()
+        return found
+    return None
+
+
+def correlations_of(fn: Any) -> Tensor | None:
+    """The correlations of each entry with those behind it, of vectors of few entries; ``None`` for others."""
+    covariance = covariance_of(fn)
+    if covariance is None or not 1 < covariance.shape[-1] <= _MOST_CORRELATED:
+        return None
+    first, second = torch.triu_indices(covariance.shape[-1], covariance.shape[-1], 1)
+    spread = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+    found: Tensor = covariance[..., first, second] / (spread[..., first] * spread[..., second])
+    return found if found.shape[-1] > 1 else found.squeeze(-1)
+
+
+def states_of(fn: Any) -> Tensor | None:
+    """The probabilities of few states, last; ``None`` for what is better told by its mean."""
+    if isinstance(fn, dist.MixtureSameFamily):
+        each = states_of(fn.component_distribution)
+        probs: Tensor = fn.mixture_distribution.probs.detach()
+        return None if each is None else (probs.unsqueeze(-1) * each).sum(-2)
+    if isinstance(fn, dist.Bernoulli):
+        return torch.stack([1 - fn.probs.detach(), fn.probs.detach()], -1)
+    return fn.probs.detach() if isinstance(fn, (dist.Categorical, dist.OneHotCategorical)) else None
+
+
 def _known(fn: Any, what: str) -> Tensor | None:
     try:
         found: Tensor = getattr(fn, what).detach()
@@ -80,6 +120,8 @@ def _weights(fn: Any) -> Tensor:
 def _family(fn: Any) -> str:
     if isinstance(fn, dist.MixtureSameFamily):
         return f"mixture of {fn.mixture_distribution.probs.shape[-1]} {_family(fn.component_distribution)}"
+    if type(fn).__name__ == "TransformedDistribution":
+        return f"transformed {_family(fn.base_dist)}"
     return type(fn).__name__
 
 

@@ -68,7 +68,7 @@ def distribution_of(graph: FactorGraph, sites: Mapping[str, Message], each: Read
     if not isinstance(each, str):
         return joint_of(graph, sites, each, probs)
     if each in sites:
-        return _site_distribution(sites[each], probs)
+        return site_distribution(sites[each], probs)
     return dist.Categorical(probs=probs, validate_args=False)
 
 
@@ -91,16 +91,12 @@ def joint_of(
     return Joint(names, probs, supports, states)
 
 
-def site_marginal(site: Message, marginal: Marginal) -> Any:
+def site_distribution(site: Message, probs: Tensor) -> Any:
     """The marginal of an enumerated site, of the site's own family where that family can express it.
 
     Bernoulli, Categorical and OneHotCategorical stay what they are; a support ``0, 1, ..., n`` gives a
     ``Categorical``; any other finite support an ``Empirical`` over the support.
     """
-    return _site_distribution(site, _spread(marginal.probs, marginal.plates, _frames(site)))
-
-
-def _site_distribution(site: Message, probs: Tensor) -> Any:
     family = innermost(site.fn)
     if isinstance(family, dist.Bernoulli):
         return dist.Bernoulli(probs=probs[..., 1].clamp(max=1.0), validate_args=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sumout.errors import nearest
-from sumout.infer.answers.continuous import moments_of
+from sumout.infer.answers.continuous import moments_of, states_of
 from sumout.infer.answers.joint import Joint
 from sumout.plan import EliminationPlan
 from sumout.plan.structure import Readout
@@ -103,12 +103,16 @@ class Marginals(Answer[Readout, Any]):
         tables = []
         for name, each in self.items():
             if name in self._continuous:
-                rows += [(_shorten(str(name), 30), *cells) for cells in moments_of(each)]
+                title = name if isinstance(name, str) else ", ".join(name)
+                probs = states_of(each)
+                told = moments_of(each) if probs is None else _elements(probs, None)
+                rows += [(_shorten(title, 30), *cells) for cells in told]
             elif isinstance(name, str):
                 labels = self.states.get(name)
                 rows += [(name, element, text) for element, text in _elements(_probabilities(each), labels)]
             else:
                 tables.append(str(each))
+        rows += [(str(name), "", "no closed form; posterior_samples draws it") for name in self._unknown]
         text = _headline("log evidence", self.log_evidence)
         if len(rows) > 1:
             text += "\n" + _table(rows)
@@ -173,7 +177,10 @@ class Assignment(Assigned):
         }
 
     def __str__(self) -> str:
-        rows = [("name", "value"), *((name, _shorten(str(value))) for name, value in self.labels.items())]
+        rows = [
+            ("name", "value"),
+            *((name, _shorten(_written(value))) for name, value in self.labels.items()),
+        ]
         return _headline("log probability", self.log_prob) + "\n" + _table(rows)
 
 
@@ -271,7 +278,15 @@ def _numbered(title: str, answer: Answer[str, Tensor], log_prob: Tensor) -> str:
 
 def _label(labels: tuple[str, ...] | None, value: Tensor) -> str:
     """A value as its state label, where it has one, else as plain numbers."""
-    return labels[int(value)] if labels and value.ndim == 0 else _shorten(str(value.tolist()), 24)
+    return labels[int(value)] if labels and value.ndim == 0 else _shorten(_written(value.tolist()), 24)
+
+
+def _written(value: Any) -> str:
+    """Values, nested in lists, with few digits."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    text = str(value)
+    return f"{value:.4g}" if isinstance(value, float) and len(text) > 6 else text
 
 
 def _labelled(value: Any, labels: tuple[str, ...]) -> Any:

@@ -6,17 +6,19 @@ Gaussian, it stays in the integral, which tells it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
+from sumout.distributions.conjugacy import GAUSSIAN
+from sumout.distributions.families import innermost
 from sumout.effects import Trace
 from sumout.effects.delayed import Delayed
 from sumout.effects.steps import is_lookback
 from sumout.effects.trace import sample_sites
 from sumout.errors import ModelError
 from sumout.infer.collapsing.recorded import delayed_value
-from sumout.lower.collapse.collapse import Integral, NotConjugateError, collapsed
+from sumout.lower.collapse.collapse import Integral, collapsed
 from sumout.lower.collapse.moment_matching import Told
 from sumout.lower.collapse.normal import normal_form, own_mask
 from sumout.lower.collapse.parameters import delayed_parameters
@@ -69,20 +71,48 @@ def integrated(
     barren = _barren(sites)
     if not barren:
         return collapsed(sites, discrete, told), ()
-    known: set[str] = {site.name for site in sites if site.is_latent} - barren
-    for site in sites:
-        if site.name in barren and _parents(site) <= known and normal_form(site.fn, site.value) is not None:
-            known.add(site.name)
-    left = [site for site in sites if site.name not in barren or site.name in known]
-    _check_gone(sites, left)
-    try:
-        found = collapsed(left, discrete, told)
-    except NotConjugateError:
-        left = [site for site in sites if site.name not in barren]
+    for wanted in (_is_gaussian, _is_normal, _is_normal_without_choices):
+        kept = _kept(sites, barren, wanted)
+        left = [site for site in sites if site.name not in barren or site.name in kept]
         _check_gone(sites, left)
-        found = collapsed(left, discrete, told)
+        if not kept:
+            break
+        try:
+            return collapsed(left, discrete, told), _without(sites, left)
+        except ModelError:
+            continue  # Others than these may be known: nothing that is asked of those depends on them.
+    left = [site for site in sites if site.name not in barren]
+    _check_gone(sites, left)
+    return collapsed(left, discrete, told), _without(sites, left)
+
+
+def _kept(sites: Sites, barren: set[str], wanted: Callable[[CollapsedSite], bool]) -> set[str]:
+    """The sites on which nothing observed depends that may be integrated with the others, as these tell them."""
+    known = {site.name for site in sites if site.is_latent} - barren
+    found = set()
+    for site in sites:
+        if site.name in barren and _parents(site) <= known and wanted(site):
+            known.add(site.name)
+            found.add(site.name)
+    return found
+
+
+def _is_gaussian(site: CollapsedSite) -> bool:
+    return type(innermost(site.fn)) in GAUSSIAN
+
+
+def _is_normal(site: CollapsedSite) -> bool:
+    return normal_form(site.fn, site.value) is not None
+
+
+def _is_normal_without_choices(site: CollapsedSite) -> bool:
+    """Whether no discrete site, each element of whose plates would be tied to all others, chooses its parameters."""
+    return _is_normal(site) and not site.enumerated(site.message.batch_shape)
+
+
+def _without(sites: Sites, left: Sites) -> tuple[CollapsedSite, ...]:
     names = {site.name for site in left}
-    return found, tuple([site for site in sites if site.name not in names])
+    return tuple([site for site in sites if site.name not in names])
 
 
 def _barren(sites: Sites) -> set[str]:

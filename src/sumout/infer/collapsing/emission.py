@@ -77,6 +77,8 @@ def emit(
     owners = {dims[each]: each for each in integral.discrete}
     infer = {"is_auxiliary": True, "_integral": integral, "_dims": dims, "_nesting": deepest}
     infer.update(_predicted=predicted, _drawn=drawn)
+    if integral.step is not None:
+        infer["_chain"] = integral.step
     if integral.approximation is not None:
         infer["approximate"] = integral.approximation
     _send(name, _placed(integral.log_evidence, integral.names, dims), inner, infer, owners)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-import sumout.distributions as dist
 from sumout.distributions.conjugacy import FAMILIES, GAUSSIAN
 from sumout.distributions.families import innermost, is_distribution
 from sumout.effects import Message, block_messengers
@@ -25,18 +23,16 @@ from sumout.errors import DuplicateSiteError, ModelError
 from sumout.infer.collapsing.barren import integrated, is_discrete_latent, without_unused
 from sumout.infer.collapsing.draws import draws
 from sumout.infer.collapsing.emission import emit, emit_discrete, emit_observed, homes
-from sumout.infer.collapsing.recorded import delayed_value, no_room
+from sumout.infer.collapsing.recorded import delayed_value, probe_of
+from sumout.infer.collapsing.refused import check_given, refuse_left_alone, refuse_settled
 from sumout.infer.collapsing.told import told_of
 from sumout.infer.collapsing.uncollapsed import Uncollapsed
-from sumout.lower.collapse.collapse import NotConjugateError
 from sumout.lower.collapse.parameters import delayed_parameters, with_numbers
+from sumout.lower.collapse.refusals import NotConjugateError
 from sumout.lower.collapse.sites import CollapsedSite
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_WITH_MEANS = (dist.Beta, dist.Dirichlet, dist.Gamma)
-_MANY = 10_000
 
 
 class _Mark:
@@ -170,8 +166,8 @@ class CollapseMessenger(TraceMessenger):
         if not delayed and not self._wants(msg):
             return
         for value in delayed:
-            _refuse_settled(msg, value, self._run.settled)
-        _refuse_left_alone(msg, delayed)
+            refuse_settled(msg, value, self._run.settled)
+        refuse_left_alone(msg, delayed)
         msg.infer.pop("_undrawable", None)  # What is drawn for a step of a chain is a probe only.
         mark = msg.infer["_collapse"] = _Mark(self, msg, bool(delayed))
         msg.infer["_do_not_trace"] = True
@@ -179,11 +175,7 @@ class CollapseMessenger(TraceMessenger):
             _set_fn(msg, with_numbers(msg.plain_fn, lambda value: value.probe))
         if not (msg.done or msg.is_observed) and msg.value is None:
             with torch.no_grad():
-                # Torch warns of each draw of a Wishart distribution, and draws it anew.
-                # Any value of the support will do, and a million draws take their time.
-                kind = type(innermost(msg.plain_fn))
-                settled = kind is dist.Wishart or (kind in _WITH_MEANS and math.prod(msg.batch_shape) > _MANY)
-                msg.value = mark.drawn = msg.fn.mean.clone() if settled else msg.fn()
+                msg.value = mark.drawn = probe_of(msg.fn)
 
     def _owns(self, delayed: list[Delayed]) -> bool:
         """Whether some values are delayed here, or by no context around."""
@@ -224,12 +216,12 @@ class CollapseMessenger(TraceMessenger):
                 self._run.before[msg.name] = sum([site.is_latent for site in self._run.sites])
             return
         if msg.value is mark.drawn:
-            rehearsed = msg.infer.pop("_rehearsed", False) or self._is_trial
-            self._run.rehearsed |= rehearsed
+            rehearsed = msg.infer.pop("_rehearsed", True if self._is_trial else None)
+            self._run.rehearsed |= rehearsed is not None
             if not (rehearsed and mark.delayed and getattr(msg.plain_fn, "has_enumerate_support", False)):
                 msg.value = delayed_value(msg)
         elif not msg.is_observed:
-            _check_given(msg, mark)
+            check_given(msg, mark.delayed)
         self._check_name(msg.name or "")
         _set_fn(msg, mark.fn)
         site = CollapsedSite(msg.copy(), mark.scale, mark.mask, mark.inner)
@@ -314,39 +306,6 @@ class CollapseMessenger(TraceMessenger):
 def _set_fn(msg: Message, fn: Any) -> None:
     """Another distribution, along the same plates."""
     msg.plain_fn, msg._fn = fn, None
-
-
-def _check_given(msg: Message, mark: _Mark) -> None:
-    """Refuses a value that a handler outside gave a site, but for discrete ones, which it enumerates."""
-    if mark.delayed and getattr(msg.plain_fn, "has_enumerate_support", False):
-        if isinstance(msg.value, Tensor) and type(msg.value) in (Tensor, torch.nn.Parameter):
-            return
-        raise no_room(msg.name)
-    raise ModelError(
-        f"Site {msg.name!r} is integrated out, and a handler gives it a value, as a guide or replay does. Leave it out "
-        "of the guide, or let it be: infer={'collapse': False}. To observe a value use condition."
-    )
-
-
-def _refuse_left_alone(msg: Message, delayed: list[Delayed]) -> None:
-    """Raises ``NotConjugateError`` for a latent site that is not to be integrated out, and depends on one that is."""
-    if delayed and not msg.is_observed and msg.infer.get("collapse") is False:
-        names = tuple(dict.fromkeys([name for value in delayed for name in value.sites]))
-        listed = " and ".join(map(repr, names))
-        raise NotConjugateError(
-            f"Site {msg.name!r} is marked infer={{'collapse': False}} and depends on the delayed site {listed}, which "
-            "has no value that it could be drawn with. Leave out that site, too, or draw it first: poutine.barrier.",
-            names,
-        )
-
-
-def _refuse_settled(msg: Message, value: Delayed, settled: Collection[str]) -> None:
-    gone = [name for name in value.sites if name in settled]
-    if gone:
-        raise ModelError(
-            f"Site {msg.name!r} depends on the delayed value of site {gone[0]!r}, which was drawn at a barrier. Use "
-            "what barrier returned, and pass each value that is needed through a barrier."
-        )
 
 
 collapse = wrap(CollapseMessenger)

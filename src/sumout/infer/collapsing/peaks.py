@@ -17,8 +17,9 @@ from torch import Tensor
 import sumout.distributions as dist
 from sumout.distributions.families import innermost
 from sumout.errors import ModelError
-from sumout.infer.collapsing.draws import chosen_parts, in_program
+from sumout.infer.collapsing.draws import chosen_parts, in_program, means_by_entry
 from sumout.lower.collapse.collapse import Integral
+from sumout.lower.collapse.common_matrix import CommonMatrix
 from sumout.lower.collapse.common_scale import CommonScale
 from sumout.lower.collapse.component import Component, States
 from sumout.lower.collapse.conjugate import Star
@@ -42,6 +43,8 @@ def log_peak(integral: Integral) -> Tensor:
     density = _log_density(star, mode, extra)
     if isinstance(solution, CommonScale):
         density = density + _in_star(_log_top(solution.gaussian), solution)
+    elif isinstance(solution, CommonMatrix):
+        density = density + _in_star(sum(map(_log_top, solution.entries), torch.zeros(())), solution)
     return _reduced(integral, star, star.log_evidence() + density)
 
 
@@ -59,11 +62,14 @@ def at_peak(integral: Integral, states: Mapping[str, States] = MappingProxyType(
         return {name: value[0] for name, value in in_program(integral, chosen, means).items()}
     if isinstance(solution, Star):
         return {solution.latent.name: _mode(solution, chosen_parts(solution, 1, states))[0]}
-    star, chosen = solution.factor, solution.gaussian.in_states(1, states)
-    means = {name: (each.names, each.mean) for name, each in chosen.moments().items()}
-    found = {name: value[0] for name, value in in_program(integral, chosen, means).items()}
+    star = solution.factor
     scale = _mode(star, chosen_parts(star, 1, states), _entries(solution.gaussian))
-    return {**found, star.latent.name: scale[0]}
+    found = {star.latent.name: scale[0]}
+    if isinstance(solution, CommonMatrix):
+        return found | {name: each[0] for name, each in means_by_entry(integral, solution, 1, states).items()}
+    chosen = solution.gaussian.in_states(1, states)
+    means = {name: (each.names, each.mean) for name, each in chosen.moments().items()}
+    return found | {name: value[0] for name, value in in_program(integral, chosen, means).items()}
 
 
 def _entries(gaussian: Component) -> int:
@@ -83,7 +89,7 @@ def _log_top(gaussian: Component) -> Tensor:
     return top - gaussian.log_evidence()
 
 
-def _in_star(table: Tensor, solution: CommonScale) -> Tensor:
+def _in_star(table: Tensor, solution: CommonScale | CommonMatrix) -> Tensor:
     """From the dimensions of the Gaussian sites to those of the scale's elements."""
     star, batch = solution.factor, solution.gaussian.batch
     plates = extents(star.latent)
@@ -105,7 +111,8 @@ def _mode(star: Star, parts: tuple[Tensor, ...], extra: int = 0) -> Tensor:
     Args:
         star: the site.
         parts: its natural coordinates.
-        extra: how many normal numbers have the site as their precision (or variance), and are at their means.
+        extra: how many normal numbers, or vectors, have the site as their precision (or variance), and are at their
+            means.
 
     Source: Bernardo and Smith, *Bayesian Theory* (1994), appendix A.1.
     """
@@ -118,11 +125,13 @@ def _mode(star: Star, parts: tuple[Tensor, ...], extra: int = 0) -> Tensor:
         shape = shape + extra / 2
         _require(star, bool((shape >= 1).all()), "a shape below 1, and an infinite density at 0")
         return (shape - 1) / rate
-    if kind not in (dist.Beta, dist.Dirichlet):
-        raise ModelError(
-            f"The most probable value of site {star.latent.name!r} ({kind.__name__}) is not known here. Ask for its "
-            "distribution, infer.marginals, or leave it out of collapse: infer={'collapse': False}."
-        )
+    if kind is dist.Pareto:
+        return parts[0].exp()
+    if kind is dist.Wishart:
+        freedom = parts[0] - parts[1].shape[-1] - 1 + extra
+        _require(star, bool((freedom > 0).all()), "df of its size + 1 or less, and no largest density inside")
+        inverse: Tensor = torch.linalg.inv(parts[1])
+        return freedom * inverse
     counts = (torch.stack(parts, -1) if kind is dist.Beta else parts[0]) - 1
     total = counts.sum(-1, keepdim=True)
     _require(
@@ -153,6 +162,12 @@ def _log_density(star: Star, mode: Tensor, extra: int) -> Tensor:
     elif kind is dist.Gamma:
         shape, rate = parts
         found = torch.xlogy(shape - 1 + extra / 2, mode) - rate * mode
+    elif kind is dist.Pareto:
+        found = -(parts[1] + 1) * parts[0]
+    elif kind is dist.Wishart:
+        freedom = parts[0][..., 0, 0] - parts[1].shape[-1] - 1 + extra
+        root = torch.linalg.cholesky(mode).diagonal(dim1=-2, dim2=-1)
+        found = freedom * root.log().sum(-1) - 0.5 * (parts[1] * mode).sum((-2, -1))
     elif kind is dist.Beta:
         found = torch.xlogy(parts[0] - 1, mode) + torch.xlogy(parts[1] - 1, 1 - mode)
     else:

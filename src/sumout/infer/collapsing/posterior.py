@@ -2,66 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import sumout.distributions as dist
+from sumout.distributions.families import innermost
+from sumout.execute import Marginal
+from sumout.infer.collapsing.elements import batch_rank, own_moments
+from sumout.infer.collapsing.mixed import Along, Mixed, weights_of
 from sumout.lower.collapse.collapse import Integral
 from sumout.lower.collapse.common_matrix import CommonMatrix
-from sumout.lower.collapse.common_scale import CommonScale
 from sumout.lower.collapse.component import Component, Moments
 from sumout.lower.collapse.conjugate import Star
-from sumout.lower.collapse.layout import extents, in_shape, written_plates
+from sumout.lower.collapse.layout import extents
 from sumout.lower.collapse.sites import CollapsedSite
 
+Family = tuple[tuple[str, tuple[int, ...]], Callable[[Sequence[Tensor]], Any]]
 
-def posterior(
-    integral: Integral, name: str, weights: Tensor | None = None, moments: Mapping[str, Moments] | None = None
-) -> Any:
+
+def posterior(integral: Integral, name: str, marginal: Marginal | None = None) -> Any:
     """The marginal posterior of a collapsed site, with the batch shape that the site's value has in the program.
 
     Args:
         integral: the site's.
         name: the site.
-        weights: posterior probabilities of the joint states of the discrete variables that the integral depends on,
-            with the dimensions ``integral.names``; not needed where there are none but plates.
-        moments: ``moments_of(integral)``, where it is known.
+        marginal: joint posterior probabilities of ``integral.discrete``; not needed where there are none.
 
     Returns:
-        Beta, Gamma, InverseGamma, Dirichlet; Normal, or MultivariateNormal where the event has dimensions; StudentT or
-        MultivariateStudentT where the scale was integrated out, too; a ``MixtureSameFamily`` of these where discrete
-        variables choose.
+        Beta, Gamma, InverseGamma, Dirichlet, Pareto, Wishart; Normal, or MultivariateNormal where the event has
+        dimensions; StudentT or MultivariateStudentT where the scale was integrated out, too; a ``MixtureSameFamily``
+        of these where discrete variables choose.
     """
-    site, solution = integral.latents[name], integral.solution
-    if isinstance(solution, CommonScale):
-        if name == solution.factor.latent.name:
-            names, parts = _of_star(solution.factor)
-            kind = _conjugate_of(solution.factor)
-        else:
-            names, parts = _student(name, site, solution, moments)
-            kind = _student_of(site)
-    elif isinstance(solution, CommonMatrix):
-        if name != solution.factor.latent.name:
-            return dist.MultivariateStudentT(*solution.student(site))
-        names, parts = _of_star(solution.factor)
-        kind = _conjugate_of(solution.factor)
-    elif isinstance(solution, Star):
-        names, parts = _of_star(solution)
-        kind = _conjugate_of(solution)
-    else:
-        found = (moments or solution.moments())[name]
-        names, parts = _of_moments(site, found, solution)
-        kind = _normal_of(site)
-    plates = extents(site)
-    chosen = [each for each in names if each not in plates]
-    components = kind(parts)
-    if not chosen:
-        return components
-    assert weights is not None
-    return _mixture(components, kind, parts, names, chosen, site, integral, weights)
+    return mixed_posterior(integral, name, marginal).distribution()
+
+
+def mixed_posterior(
+    integral: Integral,
+    name: str,
+    marginal: Marginal | None = None,
+    moments: Mapping[str, Moments] | None = None,
+) -> Mixed:
+    """The same before it is made a distribution; ``moments`` are ``moments_of(integral)``, where these are known."""
+    site = integral.latents[name]
+    star = star_of(integral, name)
+    if star is None:
+        found = (moments or moments_of(integral))[name]
+        return gaussian(integral, [site], site.fn.event_shape, found, marginal)
+    extra = _extra(star)
+
+    def make(parts: Sequence[Tensor]) -> Any:
+        found = star.family.distribution(tuple(parts))
+        return found.to_event(extra) if extra else found
+
+    family = type(innermost(site.fn)).__name__, tuple(site.fn.event_shape)
+    return mixture(
+        states_of(integral),
+        [site],
+        (family, make),
+        [Along(star.names, each) for each in star.posterior],
+        marginal,
+    )
 
 
 def moments_of(integral: Integral) -> dict[str, Moments]:
@@ -72,72 +75,88 @@ def moments_of(integral: Integral) -> dict[str, Moments]:
     return (solution if isinstance(solution, Component) else solution.gaussian).moments()
 
 
-def _of_star(star: Star) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    """Natural coordinates, the discrete variables first, then the batch of the site's value."""
-    return star.names, star.posterior
-
-
-def _conjugate_of(star: Star) -> Any:
-    extra = len(star.latent.fn.event_shape) - star.family.event_dim
-
-    def make(parts: Sequence[Tensor]) -> Any:
-        found = star.family.distribution(tuple(parts))
-        return found.to_event(extra) if extra else found
-
-    return make
-
-
-def _mixture(
-    components: Any,
-    kind: Any,
-    parts: Sequence[Tensor],
-    names: Sequence[str],
-    chosen: Sequence[str],
-    site: CollapsedSite,
+def gaussian(
     integral: Integral,
-    weights: Tensor,
-) -> Any:
-    """One component for each joint state of the discrete variables, along the last batch dimension."""
-    count = len(chosen)
-    batch = components.batch_shape[count:]
-    parts = [part.flatten(0, count - 1).movedim(0, len(batch)) for part in parts]
-    # The weights have the discrete variables and some of the plates; the others do not matter.
-    places = [integral.names.index(each) for each in chosen]
-    plates = {each: dim for each, (dim, _) in extents(site).items() if each in integral.names}
-    others = sorted(plates, key=lambda each: plates[each])
-    weights = weights.permute([*[integral.names.index(each) for each in others], *places])
-    shape = [1] * len(batch)
-    for each in others:
-        shape[plates[each]] = extents(site)[each][1]
-    weights = weights.flatten(len(others)).reshape([*shape, -1]).expand([*batch, -1])
-    return dist.MixtureSameFamily(dist.Categorical(probs=weights), kind(parts))
+    sites: Sequence[CollapsedSite],
+    event: Sequence[int],
+    moments: Moments,
+    marginal: Marginal | None,
+) -> Mixed:
+    """The posterior of Gaussian sites, one or several side by side, from their moments; ``event`` is its shape."""
+    solution = integral.solution
+    assert not isinstance(solution, Star)
+    if isinstance(solution, CommonMatrix):
+        (site,) = sites
+        parts = [Along(names, each) for names, each in solution.student(site)]
+        return mixture(states_of(integral), sites, _student(site.fn.event_shape), parts, marginal)
+    component = solution if isinstance(solution, Component) else solution.gaussian
+    mean, covariance = own_moments(sites, moments, component.written)
+    if isinstance(solution, Component):
+        return mixture(states_of(integral), sites, normal(event), [mean, covariance], marginal)
+    star, rank = solution.factor, batch_rank(sites)
+    first: tuple[Any, ...] = (..., *[0] * _extra(star))  # Only its first entry is a scale.
+    found = []
+    for each in (2 * star.posterior[0], star.posterior[1] / star.posterior[0]):
+        each = each[first]
+        own = each.shape[len(star.names) :]
+        found.append(
+            Along(star.names, each.reshape([*each.shape[: len(star.names)], *[1] * (rank - len(own)), *own]))
+        )
+    freedom, ratio = found
+    parts = [freedom, mean, covariance, ratio]
+    return mixture(states_of(integral), sites, _student(event), parts, marginal)
 
 
-def _of_moments(
-    site: CollapsedSite, moments: Moments, component: Component
-) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    """Mean and covariance of each element: discrete variables first, then the batch of the site's value, the event."""
-    names, mean, covariance = moments
-    entries = site.event_size
-    written = [size for _, size in written_plates(site, component.written)]
-    blocks = _own_blocks(covariance, written, entries)
-    chosen, mean = in_shape(site, names, mean, component.written)
-    _, blocks = in_shape(site, names, blocks.flatten(-len(written) - 2), component.written, entries * entries)
-    return chosen, (mean, blocks.reshape([*blocks.shape[:-1], entries, entries]))
+def mixture(
+    states: Mapping[str, int],
+    sites: Sequence[CollapsedSite],
+    family: Family,
+    parts: Sequence[Along],
+    marginal: Marginal | None,
+) -> Mixed:
+    """Components for all joint states of discrete sites.
+
+    Args:
+        states: the discrete sites with their numbers of states.
+        sites: whose posterior it is.
+        family: what it is called, and how it is made.
+        parts: along discrete sites, of shape ``(*batch, *rest)``; the batch is that of all sites together.
+        marginal: of all the discrete sites together, in the order of ``states``.
+    """
+    rank = batch_rank(sites)
+    flat = [each.over(tuple(states), states) for each in parts]
+    batch = torch.broadcast_shapes(*[each.shape[1 : 1 + rank] for each in flat])  # type: ignore[no-untyped-call]
+    flat = [each.expand([-1, *batch, *each.shape[1 + rank :]]) for each in flat]
+    weights = None
+    if states:
+        assert marginal is not None
+        dims = {plate: dim for site in sites for plate, (dim, _) in extents(site).items()}
+        weights = weights_of(marginal, dims, rank)
+    return Mixed(*family, tuple(flat), tuple(batch), weights)
 
 
-def _own_blocks(covariance: Tensor, sizes: Sequence[int], entries: int) -> Tensor:
-    """From the covariance of all elements the covariance of each element's own entries."""
-    count = torch.Size(sizes).numel()
-    lead = covariance.shape[:-2]
-    blocks = covariance.reshape([*lead, count, entries, count, entries]).diagonal(
-        dim1=len(lead), dim2=len(lead) + 2
-    )
-    return blocks.movedim(-1, len(lead)).reshape([*lead, *sizes, entries, entries])
+def states_of(integral: Integral) -> dict[str, int]:
+    """The discrete sites that an integral depends on, with their numbers of states."""
+    sizes = dict(zip(integral.names, integral.log_evidence.shape, strict=True))
+    return {name: sizes[name] for name in integral.discrete}
 
 
-def _normal_of(site: CollapsedSite) -> Any:
-    event = site.fn.event_shape
+def star_of(integral: Integral, name: str) -> Star | None:
+    """The star that a site is the middle of; ``None`` for a Gaussian one."""
+    solution = integral.solution
+    if isinstance(solution, Component):
+        return None
+    star = solution if isinstance(solution, Star) else solution.factor
+    return star if star.latent.name == name else None
+
+
+def _extra(star: Star) -> int:
+    """Event dimensions that ``to_event`` made of batch dimensions."""
+    return len(star.latent.fn.event_shape) - star.family.event_dim
+
+
+def normal(event: Sequence[int]) -> Family:
+    """Of a mean and a covariance."""
 
     def make(parts: Sequence[Tensor]) -> Any:
         mean, covariance = parts
@@ -145,53 +164,29 @@ def _normal_of(site: CollapsedSite) -> Any:
             return dist.Normal(mean[..., 0], covariance[..., 0, 0].sqrt())
         return _shaped(dist.MultivariateNormal(mean, covariance), event)
 
-    return make
+    return ("MultivariateNormal" if event else "Normal", tuple(event)), make
 
 
-def _student(
-    name: str, site: CollapsedSite, solution: CommonScale, moments: Mapping[str, Moments] | None
-) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    found = (moments or solution.gaussian.moments())[name]
-    names, (mean, covariance) = _of_moments(site, found, solution.gaussian)
-    star = solution.factor
-    shape, rate = star.posterior
-    # To the discrete variables and the batch of the Gaussian site, which lives in all plates of the factor.
-    rank = mean.dim() - 1 - len(names)
-    own = shape.shape[len(star.names) :]
-    aligned = []
-    for each in (shape, rate):
-        each = each.permute(
-            [
-                *[star.names.index(name) for name in names if name in star.names],
-                *range(len(star.names), each.dim()),
-            ]
-        )
-        sizes = [
-            each.shape[[n for n in names if n in star.names].index(name)] if name in star.names else 1
-            for name in names
-        ]
-        aligned.append(each.reshape([*sizes, *[1] * (rank - len(own)), *own]))
-    shape, rate = [each.expand(mean.shape[:-1]) for each in aligned]
-    return names, (2 * shape, mean, covariance * (rate / shape)[..., None, None])
-
-
-def _student_of(site: CollapsedSite) -> Any:
-    event = site.fn.event_shape
+def _student(event: Sequence[int]) -> Family:
+    """Of degrees of freedom, a mean, a spread, and possibly what the spread is to be multiplied by."""
 
     def make(parts: Sequence[Tensor]) -> Any:
-        df, mean, spread = parts
+        freedom, mean, spread, *times = parts
+        for each in times:
+            spread = spread * each[..., None, None]
         if not event:
-            return dist.StudentT(df, mean[..., 0], spread[..., 0, 0].sqrt())
-        return _shaped(dist.MultivariateStudentT(df, mean, torch.linalg.cholesky(spread)), event)
+            return dist.StudentT(freedom, mean[..., 0], spread[..., 0, 0].sqrt())
+        return _shaped(dist.MultivariateStudentT(freedom, mean, torch.linalg.cholesky(spread)), event)
 
-    return make
+    return ("MultivariateStudentT" if event else "StudentT", tuple(event)), make
 
 
-def _shaped(vector: Any, event: torch.Size) -> Any:
+def _shaped(vector: Any, event: Sequence[int]) -> Any:
     """A distribution of vectors as one of events of any shape."""
     if len(event) == 1:
         return vector
-    reshape = torch.distributions.transforms.ReshapeTransform(torch.Size([event.numel()]), event)
+    shape = torch.Size(event)
+    reshape = torch.distributions.transforms.ReshapeTransform(torch.Size([shape.numel()]), shape)
     return _Shaped(vector, [reshape])
 
 

@@ -1,143 +1,108 @@
 """Posterior predictive distributions of sites that depend on a collapsed one, in closed form.
 
-A predictive distribution is a likelihood averaged over the posterior of its parameter: for a Gamma rate that of a
-Poisson is negative binomial, and so on.
-
-Source: Bernardo and Smith, *Bayesian Theory* (1994), appendix A.2.
+A predictive distribution is a likelihood averaged over the posterior of its parameter (``PREDICTIVE``). Where discrete
+sites choose among parameters, it is a mixture, with one component for each of their joint states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import sumout.distributions as dist
 from sumout.distributions.families import innermost
+from sumout.distributions.predictive import PREDICTIVE
+from sumout.effects.delayed import Delayed
+from sumout.execute import Marginal
+from sumout.infer.collapsing.chosen import choices_of, chosen_first, weights_of_choices
+from sumout.infer.collapsing.mixed import Along, Mixed
+from sumout.infer.collapsing.posterior import star_of
 from sumout.lower.collapse.collapse import Integral
-from sumout.lower.collapse.conjugate import Arm, Star, arm_of
+from sumout.lower.collapse.conjugate import arm_of
+from sumout.lower.collapse.layout import use_of
 from sumout.lower.collapse.parameters import delayed_parameters
 from sumout.lower.collapse.sites import CollapsedSite
 
-Parts = Sequence[Tensor]
-"""Natural coordinates of the parameter's posterior, those that each element depends on."""
+
+def parents_of(site: CollapsedSite) -> set[str]:
+    """The delayed sites that a site depends on."""
+    return {name for value in delayed_parameters(site.fn) for name in value.sites}
 
 
-def parent_of(site: CollapsedSite) -> str | None:
-    """The one delayed site that a site depends on; ``None`` if there are more."""
-    names = {name for value in delayed_parameters(site.fn) for name in value.sites}
-    return names.pop() if len(names) == 1 else None
-
-
-def predictive(site: CollapsedSite, integral: Integral, weights: Tensor | None = None) -> Any | None:
+def predictive(site: CollapsedSite, integral: Integral, marginal: Marginal | None = None) -> Mixed | None:
     """The distribution of a site that integrates to one.
 
     Args:
         site: the site.
         integral: of the site that it depends on.
-        weights: posterior probabilities of the joint states of the discrete variables, with the dimensions
-            ``integral.names``.
+        marginal: joint posterior probabilities of ``choices_of(site, integral)``; ``None`` where there are none.
 
     Returns:
-        A distribution with the batch shape of the site, or ``None`` where there is no closed form here: for other
-        families, or where discrete sites in plates choose.
+        A distribution with the batch shape of the site's value, or ``None`` where there is no closed form.
     """
-    star = integral.solution
-    if not isinstance(star, Star):
-        return None
+    parents = parents_of(site)
+    star = star_of(integral, parents.pop()) if len(parents) == 1 else None
     probe = site.message.copy()
     probe.value = site.value.probe
     arm = arm_of(site._replace(message=probe), integral.latents)
-    base, batch = innermost(site.fn), torch.Size(site.message.batch_shape)
-    make = _FAMILIES.get((type(innermost(star.latent.fn)), type(base)))
-    choices = len(star.names)
-    if arm is None or make is None or site.enumerated(batch):
+    if star is None or arm is None:
         return None
-    if choices and (weights is None or integral.discrete != integral.names):
+    base = innermost(site.fn)
+    average = PREDICTIVE.get(type(innermost(star.latent.fn)), {}).get(type(base))
+    if average is None:
         return None
+    states = choices_of(site, integral)
+    event = star.family.event_dim
+    batch = torch.Size(site.message.batch_shape)
     whole = batch + site.fn.event_shape[: len(site.fn.event_shape) - len(base.event_shape)]
-    parts = _parts(arm, star, whole)
-    if choices:
-        parts = [part.flatten(0, choices - 1).movedim(0, len(batch)) for part in parts]
-
-    def wide(x: Tensor) -> Tensor:
-        x = x.expand(whole)
-        return x.unsqueeze(len(batch)) if choices else x
-
-    fn = make(base, parts, wide, arm)
-    extra = len(whole) - len(batch)
-    fn = fn.to_event(extra) if extra else fn
-    if not choices:
-        return fn
-    assert weights is not None
-    probs = weights.permute([integral.names.index(name) for name in star.names]).flatten()
-    return dist.MixtureSameFamily(dist.Categorical(probs=probs.expand([*batch, len(probs)])), fn)
-
-
-def _parts(arm: Arm, star: Star, whole: torch.Size) -> list[Tensor]:
-    """The natural coordinates that each element depends on, discrete variables first."""
     where = arm.link.where[0]
-    where = where.expand(whole + where.shape[where.dim() - star.family.event_dim :])
-    lead = len(star.names)
-    parts = [part.reshape(*part.shape[:lead], -1)[..., where] for part in star.posterior]
-    return parts[::-1] if arm.complement else parts
+    where = where.expand(whole + where.shape[where.dim() - event :])
+    parts = [part.reshape(*part.shape[: len(star.names)], -1)[..., where] for part in star.posterior]
+    parts = parts[::-1] if arm.complement else parts
+    dtype = parts[0].dtype
+    first: tuple[Any, ...] = (..., *[0] * event)
+    coef = arm.link.coef[0].expand(where.shape)[first]
+    own = {name: value.to(dtype) for name, value in _own(base).items()}
+    found = [chosen_first(site, batch, Along(star.names, part)) for part in parts]
+    for value in (coef.to(dtype), *own.values()):
+        rest = value.shape[value.dim() - len(base.event_shape) :] if value is own.get("loc") else ()
+        found.append(chosen_first(site, batch, Along((), value.expand([*whole, *rest]))))
+    flat = [each.over(tuple(states), states) for each in found]
+    rank = min(-min(site.frames, default=0), len(batch))
+    plain = tuple(batch[len(batch) - rank :])
+    weights = None
+    if states:
+        assert marginal is not None
+        inner = len(whole) - len(batch) + event
+        coordinates = use_of(arm.link, integral.latents[star.latent.name]).coordinates
+        picked = {
+            plate: each[0].reshape(*each.shape[1 : each.dim() - inner], -1)
+            for plate, each in coordinates.items()
+        }
+        weights = weights_of_choices(site, marginal, integral, picked, plain)
+        if weights is None:
+            return None
+    extra = len(whole) - len(batch)
+    total = getattr(base, "total_count", None)
+    fixed = {} if total is None or isinstance(total, Tensor) else {"total_count": total}
+
+    def make(parts: Sequence[Tensor]) -> Any:
+        natural, (c, *others) = parts[: len(star.posterior)], parts[len(star.posterior) :]
+        fn = average(SimpleNamespace(**fixed, **dict(zip(own, others, strict=True))), tuple(natural), c)
+        return fn.to_event(extra) if extra else fn
+
+    family = (f"predicted {type(base).__name__} {fixed or ''}", tuple(site.fn.event_shape))
+    return Mixed(family, make, tuple(flat), plain, weights)
 
 
-Make = Callable[[Any, Parts, Callable[[Tensor], Tensor], Arm], Any]
-
-
-def _bernoulli(fn: Any, parts: Parts, wide: Callable[[Tensor], Tensor], arm: Arm) -> Any:
-    a, b = parts
-    return dist.Bernoulli(probs=a / (a + b))
-
-
-def _binomial(fn: Any, parts: Parts, wide: Callable[[Tensor], Tensor], arm: Arm) -> Any:
-    return dist.BetaBinomial(*parts, total_count=wide(fn.total_count))
-
-
-def _categorical(fn: Any, parts: Parts, wide: Callable[[Tensor], Tensor], arm: Arm) -> Any:
-    return dist.Categorical(probs=parts[0] / parts[0].sum(-1, keepdim=True))
-
-
-def _one_hot(fn: Any, parts: Parts, wide: Callable[[Tensor], Tensor], arm: Arm) -> Any:
-    return dist.OneHotCategorical(probs=parts[0] / parts[0].sum(-1, keepdim=True))
-
-
-def _multinomial(fn: Any, parts: Parts, wide: Callable[[Tensor], Tensor], arm: Arm) -> Any:
-    return dist.DirichletMultinomial(parts[0], total_count=fn.total_count)
-
-
-def _poisson(fn: Any, parts: Parts, wide: Callable[[Tensor], Tensor], arm: Arm) -> Any:
-    shape, rate = parts
-    return dist.GammaPoisson(shape, rate / wide(arm.link.coef[0]))
-
-
-def _exponential(fn: Any, parts: Parts, wide: Callable[[Tensor], Tensor], arm: Arm) -> Any:
-    shape, rate = parts
-    scale = rate / wide(arm.link.coef[0])
-    # Lomax: a Pareto distribution that begins at zero.
-    shift = torch.distributions.transforms.AffineTransform(-scale, torch.ones_like(scale))
-    return dist.TransformedDistribution(dist.Pareto(scale, shape), [shift])
-
-
-def _normal(fn: Any, parts: Parts, wide: Callable[[Tensor], Tensor], arm: Arm) -> Any:
-    shape, rate = parts
-    return dist.StudentT(2 * shape, wide(fn.loc), wide(arm.link.coef[0]) * (rate / shape).sqrt())
-
-
-_FAMILIES: Mapping[tuple[type, type], Make] = {
-    (dist.Beta, dist.Bernoulli): _bernoulli,
-    (dist.Beta, dist.Binomial): _binomial,
-    (dist.Dirichlet, dist.Categorical): _categorical,
-    (dist.Dirichlet, dist.OneHotCategorical): _one_hot,
-    (dist.Dirichlet, dist.Multinomial): _multinomial,
-    (dist.Gamma, dist.Poisson): _poisson,
-    (dist.Gamma, dist.Exponential): _exponential,
-    (dist.Gamma, dist.Normal): _normal,
-    (dist.InverseGamma, dist.Poisson): _poisson,
-    (dist.InverseGamma, dist.Exponential): _exponential,
-    (dist.InverseGamma, dist.Normal): _normal,
-}
-"""By the families of the parameter and of the site; ``u`` being gamma where the parameter is inverse gamma."""
+def _own(base: Any) -> dict[str, Tensor]:
+    """The parameters of a likelihood besides the one that is delayed."""
+    found = {name: getattr(base, name, None) for name in ("total_count", "concentration", "loc", "scale")}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, Tensor) and not isinstance(value, Delayed)
+    }

@@ -1,16 +1,36 @@
-"""From a site's draw to its delayed value."""
+"""From a site's distribution to its delayed value."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import sumout.distributions as dist
-from sumout.distributions.conjugacy import POSITIVE
+from sumout.distributions.conjugacy import GAUSSIAN, POSITIVE
 from sumout.distributions.families import innermost
 from sumout.effects import Message
 from sumout.effects.delayed import Delayed
 from sumout.errors import EnumerationError
+
+_WITH_MEANS = (dist.Beta, dist.Dirichlet, dist.Gamma)
+_MANY = 10_000
+
+
+def probe_of(fn: Any) -> Tensor:
+    """Any value of the support will do, and a million draws take their time."""
+    kind = type(innermost(fn))
+    found: Tensor
+    # Torch warns of each draw of a Wishart distribution, and draws it anew.
+    if kind is dist.Wishart or (kind in _WITH_MEANS and math.prod(fn.batch_shape) > _MANY):
+        found = fn.mean.clone()
+    elif kind in GAUSSIAN and math.prod(fn.shape()) > _MANY:
+        found = fn.mean.new_ones(()).expand(fn.shape())  # Not zero, by which programs may divide.
+    else:
+        found = fn()
+    return found
 
 
 def no_room(name: str | None) -> EnumerationError:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import cached_property, partial
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sumout.distributions.families import innermost
 from sumout.effects import Trace
-from sumout.effects.random_state import kept_rng_state
+from sumout.effects.hidden.value import Hidden
 from sumout.errors import ModelError
 from sumout.execute import Choice, Marginal
+from sumout.infer.collapsing.affine import normal_predictive
+from sumout.infer.collapsing.chosen import choices_of
 from sumout.infer.collapsing.draws import Draws, draws
 from sumout.infer.collapsing.emission import with_table
+from sumout.infer.collapsing.mixed import Mixed
 from sumout.infer.collapsing.peaks import at_peak, log_peak
-from sumout.infer.collapsing.posterior import moments_of, posterior
-from sumout.infer.collapsing.predictive import parent_of, predictive
+from sumout.infer.collapsing.posterior import mixed_posterior, moments_of
+from sumout.infer.collapsing.predictive import parents_of, predictive
 from sumout.lower.collapse.collapse import Integral
 from sumout.lower.collapse.component import Moments, States
 from sumout.lower.collapse.sites import CollapsedSite
-from sumout.plan import Readout
+from sumout.lower.collapse.star_steps import step_integrals
 
 
 class Group:
@@ -38,22 +39,49 @@ class Group:
     def moments(self) -> dict[str, Moments]:
         return moments_of(self.integral)
 
-    @property
-    def readout(self) -> Readout | None:
-        """The discrete variables whose joint marginal a posterior needs; ``None`` if there are none."""
-        names = self.integral.discrete
-        return names[0] if len(names) == 1 else names or None
+    def check_kept(self) -> None:
+        """Raises ``ModelError`` where posteriors are not kept."""
+        if isinstance(self.integral.log_evidence, Hidden):
+            raise ModelError(
+                f"Site {self.integral.first!r} is integrated out, and discrete sites that it depends on have no tensor "
+                "dimensions of their own, as they are too many, or used after their markov loop: only its evidence is "
+                "known then. Use them inside the loop, or give some their values: poutine.condition."
+            )
+        self.integral.solution  # noqa: B018  (an approximate one has none, and says so)
 
-    def posterior(self, name: str, marginal: Marginal | None) -> Any:
-        """A site's posterior, given that of ``readout``; ``None`` for a prediction without a closed form."""
-        weights = None if marginal is None else _weights(self.integral, marginal)
+    def choices(self, name: str) -> tuple[str, ...]:
+        """The discrete variables whose joint marginal a site's posterior needs."""
+        site = self.predicted.get(name)
+        if site is None or not parents_of(site) <= self.integral.latents.keys():
+            return self.integral.discrete
+        return tuple(choices_of(site, self.integral))
+
+    def posterior(self, name: str, marginal: Marginal | None) -> Mixed:
+        """A site's posterior, given that of ``choices``.
+
+        Raises:
+            ModelError: for a prediction without a closed form.
+        """
+        self.check_kept()
         if name in self.integral.latents:
-            return posterior(self.integral, name, weights, self.moments)
+            return mixed_posterior(self.integral, name, marginal, self.moments)
         site = self.predicted[name]
-        return predictive(site, self.integral, weights) if parent_of(site) in self.integral.latents else None
+        found = None
+        if parents_of(site) <= self.integral.latents.keys():
+            found = predictive(site, self.integral, marginal) or normal_predictive(
+                site, self.integral, marginal
+            )
+        if found is None:
+            raise ModelError(
+                f"Site {name!r} ({type(innermost(site.fn)).__name__}) depends on sites that are integrated out and "
+                "nothing observed depends on it: it is a prediction, whose distribution has no closed form here. Draw "
+                "it: posterior_samples, or Predictive(program, num_samples=...)."
+            )
+        return found
 
     def draws(self, count: int, choices: Mapping[str, Choice]) -> Draws:
         """Joint samples of all its sites, given states of the discrete variables."""
+        self.check_kept()
         if self.drawn:
             values = {name: value.expand(count, *value.shape) for name, value in self.drawn.items()}
             return Draws(values, torch.zeros(count))
@@ -68,29 +96,26 @@ def groups_of(trace: Trace | None) -> dict[str, Group]:
     for site in trace.nodes.values() if trace is not None else ():
         integral = site.infer.get("_integral") if site.type == "sample" else None
         if integral is not None:
-            found.update(dict.fromkeys(integral.latents, Group(integral, site.infer["_drawn"])))
+            for step in step_integrals(integral):
+                found.update(dict.fromkeys(step.latents, Group(step, site.infer["_drawn"])))
             predicted += site.infer["_predicted"]
     for each in predicted:
-        group = found.get(parent_of(each) or "") or next(iter(found.values()))
+        group = next((found[name] for name in found if name in parents_of(each)), next(iter(found.values())))
         group.predicted[each.name] = each
         found[each.name] = group
     return found
 
 
 def draws_of(
-    groups: Iterable[Group],
-    count: int,
-    choices: Mapping[str, Choice],
-    generator: torch.Generator | None = None,
+    groups: Iterable[Group], count: int, choices: Mapping[str, Choice]
 ) -> tuple[dict[str, Tensor], Tensor | float]:
     """Joint samples of collapsed sites given those of discrete ones, and the logarithms of their densities."""
     values: dict[str, Tensor] = {}
     log_prob: Tensor | float = 0.0
-    with nullcontext() if generator is None else _seeded_by(generator):
-        for group in dict.fromkeys(groups):
-            found = group.draws(count, choices)
-            values.update(found.values)
-            log_prob = log_prob + found.log_prob.to(group.integral.log_evidence.dtype)
+    for group in dict.fromkeys(groups):
+        found = group.draws(count, choices)
+        values.update(found.values)
+        log_prob = log_prob + found.log_prob.to(group.integral.log_evidence.dtype)
     return values, log_prob
 
 
@@ -104,6 +129,7 @@ def maximised(trace: Trace) -> Trace:
     for name, site in trace.nodes.items():
         integral = site.infer.get("_integral") if site.type == "sample" else None
         if integral is not None:
+            Group(integral, {}).check_kept()
             for each in site.infer["_predicted"]:
                 raise ModelError(
                     f"Site {each.name!r} depends on sites that are integrated out and nothing observed depends on it: "
@@ -124,74 +150,3 @@ def best_values(groups: Iterable[Group], choices: Mapping[str, Choice]) -> dict[
         }
         values.update(at_peak(group.integral, states))
     return values
-
-
-@contextmanager
-def _seeded_by(generator: torch.Generator) -> Iterator[None]:
-    """Random numbers follow from a generator's: families draw from torch's own only."""
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with kept_rng_state():
-        torch.manual_seed(seed)
-        yield
-
-
-def readouts_for(groups: Iterable[Group]) -> tuple[Readout, ...]:
-    """All joint marginals of discrete variables that some posteriors need."""
-    exact = [each for each in groups if each.integral.approximation is None]
-    return tuple(dict.fromkeys([each.readout for each in exact if each.readout is not None]))
-
-
-Thunk = Callable[[], Any]
-
-
-def posteriors(
-    groups: Mapping[str, Group], names: Iterable[str], read: Callable[[Readout], Marginal]
-) -> tuple[dict[Readout, Thunk], dict[Readout, Thunk]]:
-    """The posteriors of collapsed sites, made when they are asked for.
-
-    Args:
-        groups: of a run.
-        names: which sites.
-        read: gives the joint marginals that ``readouts_for`` lists.
-
-    Returns:
-        Those that there are, and for sites without one what raises ``ModelError`` and tells why.
-    """
-    found: dict[Readout, Thunk] = {}
-    unknown: dict[Readout, Thunk] = {}
-    for name in names:
-        group = groups[name]
-        if group.integral.approximation is not None:
-            unknown[name] = partial(group.posterior, name, None)  # It has no solution, and says so.
-            continue
-        marginal = None if group.readout is None else read(group.readout)
-        if name not in group.predicted:
-            found[name] = partial(group.posterior, name, marginal)
-            continue
-        known = group.posterior(name, marginal)
-        if known is None:
-            unknown[name] = partial(_refuse, name, type(innermost(group.predicted[name].fn)).__name__)
-        else:
-            found[name] = partial(_itself, known)
-    return found, unknown
-
-
-def _itself(known: Any) -> Any:
-    return known
-
-
-def _refuse(name: str, family: str) -> None:
-    raise ModelError(
-        f"Site {name!r} ({family}) depends on sites that are integrated out and nothing observed depends on it: it is "
-        "a prediction, whose distribution has no closed form here. Draw it: Predictive(program, num_samples=...)."
-    )
-
-
-def _weights(integral: Integral, marginal: Marginal) -> Tensor:
-    """Probabilities with the dimensions of an integral; plates that do not matter have size one, and are expanded."""
-    dims = [*marginal.plates, *integral.discrete]
-    kept = [name for name in integral.names if name in dims]
-    probs = marginal.probs.permute([dims.index(name) for name in kept])
-    sizes = dict(zip(kept, probs.shape, strict=True))
-    probs = probs.reshape([sizes.get(name, 1) for name in integral.names])
-    return probs.expand(integral.log_evidence.shape)

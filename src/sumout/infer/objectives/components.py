@@ -6,22 +6,22 @@ the guide's variables that it depends on, one for each element of the plates aro
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sumout.errors import EnumerationError, PlateError
+from sumout.errors import EnumerationError
 from sumout.factors import Factor, FactorGraph, Plate, Variable
 from sumout.factors.unroll import unroll
 from sumout.infer.objectives.guide_run import GuideRun
-from sumout.infer.objectives.terms import Table, Term, factor_term
-from sumout.infer.rows.batched import BatchedGraph
-from sumout.infer.solving.solve import plan_for, solve
+from sumout.infer.objectives.terms import Table, Term, factor_term, union
+from sumout.infer.rows.batched import BatchedGraph, solve_elements
+from sumout.infer.rows.weights import absorbed, weighted_parts, without_part
+from sumout.infer.solving.solve import solve
 
 Places = Mapping[str, int]
 """The numbers of sites in their run, by the names of their factors."""
@@ -39,34 +39,13 @@ class Component(NamedTuple):
     weight: float
     site: int
 
-    def elements(self) -> Iterator[dict[str, int]]:
-        """The elements of the batch, in order."""
-        sizes = [range(size) for size in self.graph.batch.values()]
-        for index in itertools.product(*sizes):
-            yield dict(zip(self.graph.batch, index, strict=True))
-
-    def at(self, element: Mapping[str, int]) -> FactorGraph:
-        """The graph of one element."""
-        factors = []
-        for factor in self.graph.factors:
-            index = tuple([element.get(name, slice(None)) for name in factor.inputs])
-            inputs = tuple([name for name in factor.inputs if name not in element])
-            factors.append(replace(factor, inputs=inputs, data=factor.data[index]))
-        return FactorGraph(tuple(factors), self.graph.variables, self.graph.plates)
-
-    def term(self) -> Term:
-        """What is left when the variables are summed out."""
-        wants_grad = torch.is_grad_enabled() and any(each.data.requires_grad for each in self.graph.factors)
-        plan = plan_for(self.graph, backward=wants_grad)
-        names, sizes = tuple(self.graph.batch), tuple(self.graph.batch.values())
-        if names and (plan.unrolled or plan.sliced):
-            # Where plates are written out, or a plan runs in slices, a batch is no dimension.
-            values = torch.stack([solve(self.at(element)).value for element in self.elements()]).reshape(
-                sizes
-            )
-        else:
-            values = solve(self.graph, plan=plan).value
-        return Term(Table(names, values), self.home, self.weight, self.site)
+    def term(self, weights: Factor | None = None) -> Term:
+        """What is left when the variables are summed out; with weights, each element's times its own."""
+        table = Table(tuple(self.graph.batch), solve_elements(self.graph))
+        if weights is not None:
+            data = table.data * Table(weights.inputs, weights.data).along(table.names)
+            table = table._replace(data=data)
+        return Term(table, self.home, self.weight, self.site)
 
 
 def model_terms(
@@ -87,23 +66,26 @@ def model_terms(
         powers: scales of factors that differ from element to element of their plates.
 
     Raises:
-        PlateError: if the factors of a component have different such scales, or the component holds several elements.
+        PlateError: if the factors of what is summed out in an element have different such scales.
         PlanError, MemoryLimitError: as ``solve`` does. Where a component depends on the guide's variables of all
             elements of a plate at once, the plate is written out.
     """
-    powers = powers or {}
-    if not guide.variables and not apart and not powers:
-        return [Term(Table((), solve(graph).value))]
     terms: list[Term] = []
+    for part in weighted_parts(graph, powers) if powers else ():
+        if graph.variables.keys().isdisjoint(part.outer):
+            terms.append(component_of(part.factors, graph, guide, places).term(part.weights))
+            graph = without_part(graph, part)
+        else:
+            graph = absorbed(graph, part, guide.variables)
+    if not guide.variables and not apart:
+        return [*terms, Term(Table((), solve(graph).value))]
     together: list[Factor] = []
     for factors in groups(graph):
-        alone = any(factor.name in powers for factor in factors)
-        seen = alone or any(name in guide.variables for factor in factors for name in factor.inputs)
+        seen = any(name in guide.variables for factor in factors for name in factor.inputs)
         if not apart and not seen:
             together += factors
         elif any(name in graph.variables for factor in factors for name in factor.inputs):
-            component = component_of(factors, graph, guide, places)
-            terms.append(_raised(component, factors, powers) if alone else component.term())
+            terms.append(component_of(factors, graph, guide, places).term())
         else:
             terms += [factor_term(factor, graph, site=places.get(factor.name, 0)) for factor in factors]
     if together:
@@ -135,28 +117,6 @@ def component_of(factors: Sequence[Factor], graph: FactorGraph, guide: GuideRun,
     return Component(inner, home, weight, site)
 
 
-def _raised(component: Component, factors: Sequence[Factor], powers: Mapping[str, Factor]) -> Term:
-    """A component's term, each element with its own scale."""
-    scales = [powers.get(factor.name) for factor in factors]
-    first = next(scale for scale in scales if scale is not None)
-    alike = [
-        scale is not None and scale.inputs == first.inputs and torch.equal(scale.data, first.data)
-        for scale in scales
-    ]
-    name = next(factor.name for factor in factors if factor.name in powers)
-    if not all(alike) or not component.home.issuperset(first.inputs):
-        other = next((factor.name for factor, same in zip(factors, alike, strict=True) if not same), name)
-        raise PlateError(
-            f"Site {name!r} has a scale for each element of {', '.join(map(repr, first.inputs))}, and what is "
-            "summed out "
-            f"with it has not: site {other!r}. A scale multiplies the logarithm of a sum, so all sites of the sum take "
-            "the same, and lie in the plates that it varies along."
-        )
-    term = component.term()
-    data = term.table.data * Table(first.inputs, first.data).along(term.table.names)
-    return term._replace(table=Table(term.table.names, data))
-
-
 def _part(factors: Sequence[Factor], graph: FactorGraph) -> FactorGraph:
     """Some factors of a graph with their variables."""
     if len(factors) == len(graph.factors):
@@ -166,11 +126,30 @@ def _part(factors: Sequence[Factor], graph: FactorGraph) -> FactorGraph:
     return FactorGraph(tuple(factors), variables, graph.plates)
 
 
-def summed_over_runs(runs: Sequence[list[Term]], guide: GuideRun, plates: Mapping[str, Plate]) -> Term:
+def summed_over_runs(
+    runs: Sequence[list[Term]], guide: GuideRun, plates: Mapping[str, Plate], scale: float = 1.0
+) -> Term:
     """The logarithm of the sum over runs of the model, each with another value of sites that steer it, as one term.
+
+    ``scale`` is the power that the sum is raised to, with all that is in it.
 
     Raises:
         EnumerationError: if the sum depends on the guide's variables of all elements of a plate at once.
+    """
+    names, totals = totals_of_runs(runs, guide, plates)
+    site = max((term.site for terms in runs for term in terms), default=0)
+    return Term(Table(names[1:], (totals / scale).logsumexp(0) * scale), site=site)
+
+
+RUN = "run of the model"
+"""The name of a dimension."""
+
+
+def totals_of_runs(runs: Sequence[list[Term]], guide: GuideRun, plates: Mapping[str, Plate]) -> Table:
+    """The logarithm of what each run of the model is, along the dimension ``RUN``, which is the first.
+
+    Raises:
+        EnumerationError: as ``summed_over_runs``.
     """
     local = [
         name
@@ -185,11 +164,8 @@ def summed_over_runs(runs: Sequence[list[Term]], guide: GuideRun, plates: Mappin
             "sites sequentially: their sum depends on the values of all elements at once. Enumerate the model's "
             "sites in parallel, or in the guide too."
         )
-    names = tuple(
-        dict.fromkeys(
-            name for terms in runs for term in terms for name in term.table.names if name not in plates
-        )
-    )
+    names = union(*[term.table.names for terms in runs for term in terms])
+    names = tuple([name for name in names if name not in plates])
     totals = []
     for terms in runs:
         total: Tensor | None = None
@@ -202,9 +178,7 @@ def summed_over_runs(runs: Sequence[list[Term]], guide: GuideRun, plates: Mappin
             part = Table(kept, data).along(names)
             total = part if total is None else total + part
         totals.append(torch.zeros([1] * len(names)) if total is None else total)
-    together = torch.stack(torch.broadcast_tensors(*totals))  # type: ignore[no-untyped-call]
-    site = max((term.site for terms in runs for term in terms), default=0)
-    return Term(Table(names, together.logsumexp(0)), site=site)
+    return Table((RUN, *names), torch.stack(torch.broadcast_tensors(*totals)))  # type: ignore[no-untyped-call]
 
 
 def groups(graph: FactorGraph) -> list[list[Factor]]:

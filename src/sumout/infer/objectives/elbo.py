@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sumout.errors import EnumerationError, SumoutError
+from sumout.effects.handlers import BlockMessenger
+from sumout.effects.random_state import kept_rng_state
+from sumout.errors import EnumerationError, PlateError, SumoutError
 from sumout.infer.collapsing.marked import with_marked_sites_collapsed
-from sumout.infer.objectives.pair import Args, DeeperPlates, Kwargs, Program, pair_nesting
+from sumout.infer.objectives.pair import Args, DeeperPlates, Kwargs, Program, is_decision, pair_nesting
 from sumout.infer.objectives.particles import ParticlePlate
+from sumout.infer.programs.modes import NestingError
 
 
 class ELBO(ABC):
@@ -104,17 +107,15 @@ class ELBO(ABC):
 
             def together(nesting: int) -> Tensor:
                 plate = ParticlePlate(particles, dim=-1 - nesting)
-                try:
-                    return self._estimate(plate(model), plate(guide), args, kwargs, nesting + 1)
-                except (RuntimeError, ValueError) as error:
-                    if isinstance(error, SumoutError) or "ambiguous" not in str(error):
-                        raise
-                    raise EnumerationError(
-                        "Python decides on a value that differs from particle to particle (if, while, and, or, not, "
-                        "bool()). Run the particles one after another: vectorize_particles=False."
-                    ) from error
+                return self._estimate(plate(model), plate(guide), args, kwargs, nesting + 1)
 
-            yield self._deep_enough(together, model, guide, args, kwargs)
+            try:
+                estimate = self._deep_enough(together, model, guide, args, kwargs)
+            except Exception as error:
+                if not _may_be_of_particles(error):
+                    raise
+                raise self._told(error, model, guide, args, kwargs) from error
+            yield estimate
             return
 
         def single(nesting: int | None) -> Tensor:
@@ -126,6 +127,21 @@ class ELBO(ABC):
             )
             yield estimate / particles if particles > 1 else estimate
 
+    def _told(
+        self, error: Exception, model: Program, guide: Program, args: Args, kwargs: Kwargs
+    ) -> Exception:
+        """The error of a run with all particles at once, if a run with one has none; else that of the latter."""
+        with BlockMessenger(), kept_rng_state(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                nesting = self._nesting(model, guide, args, kwargs)
+                self._estimate(model, guide, args, kwargs, nesting)
+            except SumoutError as alone:
+                return alone
+            except _OF_TENSORS:
+                return error
+        return _of_particles(error, self.num_particles, nesting)
+
     def _deep_enough(
         self, estimate: Callable[[int], Tensor], model: Program, guide: Program, args: Args, kwargs: Kwargs
     ) -> Tensor:
@@ -134,9 +150,14 @@ class ELBO(ABC):
         try:
             return estimate(nesting)
         except DeeperPlates as error:
-            deeper = pair_nesting(model, guide, args, kwargs) if self._finds_nesting else nesting
+            deeper = pair_nesting(model, guide, args, kwargs)
             if deeper <= nesting:
                 raise (error.__cause__ or error) from None
+            if not self._finds_nesting:
+                raise NestingError(
+                    f"The plates take up {deeper} dims and max_plate_nesting is {nesting}. "
+                    f"Give max_plate_nesting={deeper}, or leave it out to have it found."
+                ) from error
         self.max_plate_nesting = deeper
         return estimate(deeper)
 
@@ -156,6 +177,35 @@ class ELBOModule(torch.nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, a scalar with a gradient."""
         return self.elbo.differentiable_loss(self.model, self.guide, *args, **kwargs)
+
+
+_OF_TENSORS = (RuntimeError, ValueError, TypeError, IndexError)
+"""What torch raises for tensors of a shape that an operation does not take."""
+
+
+def _may_be_of_particles(error: Exception) -> bool:
+    if isinstance(error, SumoutError):
+        return isinstance(error, (EnumerationError, PlateError))
+    return isinstance(error, _OF_TENSORS)
+
+
+def _of_particles(error: Exception, particles: int, nesting: int) -> SumoutError:
+    """The error of a program that runs with one particle, and not with all of them in a tensor dimension."""
+    remedy = "Run the particles one after another: vectorize_particles=False."
+    if isinstance(error, SumoutError):
+        told = (
+            f"{error} So it is with particles along dim {-1 - nesting}, and not with one particle. {remedy}"
+        )
+        return PlateError(told) if isinstance(error, PlateError) else EnumerationError(told)
+    if is_decision(error):
+        return EnumerationError(
+            "Python decides on a value that differs from particle to particle (if, while, and, or, not, bool(), "
+            f"item(), an index of a list). {remedy}"
+        )
+    return EnumerationError(
+        f"A program fails with {particles} particles along dim {-1 - nesting}, left of the plates, and not with one: "
+        f"{str(error).splitlines()[0]}. Operations on values have to keep that dimension. {remedy}"
+    )
 
 
 def _checked(loss: float) -> float:

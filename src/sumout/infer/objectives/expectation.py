@@ -44,11 +44,13 @@ def expectation(
 
 def _expected(term: Term, guide: GuideRun, sizes: Mapping[str, int]) -> Tensor:
     names, data = term.table
-    weights = guide.weights.joint(guide.weights.among(names))
-    if weights.names:
-        names = union(names, weights.names)
-        data = weighted(term.table.along(names), weights.along(names))
-    return _times(data.sum(), term.weight * _elements(term.plates.difference(names), sizes))
+    if guide.weights.tables:
+        weights = guide.weights.joint(guide.weights.among(names))
+        if weights.names:
+            names = union(names, weights.names)
+            data = weighted(term.table.along(names), weights.along(names))
+    missing = term.plates.difference(names)
+    return _times(data.sum() if names else data, term.weight * _elements(missing, sizes))
 
 
 def weighted(data: Tensor, weights: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sumout.effects import Message, Trace
 from sumout.effects.handlers.sequential import is_sequential
+from sumout.effects.scoring import derive
 from sumout.effects.steps import is_lookback, names_in_loop, unrolled_step
 from sumout.effects.trace import sample_sites
 from sumout.errors import EnumerationError
@@ -97,7 +98,7 @@ def run_of_guide(trace: Trace) -> GuideRun:
         if site.enum_dim is not None:
             enumerated.nodes[site.name or ""] = site
     powers: dict[str, Factor] = {}
-    graph = lower(enumerated, sampled=True, powers=powers)
+    graph = lower(enumerated, sampled=True, powers=powers) if enumerated.nodes else FactorGraph((), {})
     # Masks and scales change a site's cost, and leave its probabilities alone.
     plain = not powers and all(site.mask is None for site in enumerated.nodes.values())
     costs = graph if plain else lower(enumerated, graph.variables, sampled=True)
@@ -113,11 +114,13 @@ def run_of_guide(trace: Trace) -> GuideRun:
             chosen[site.name or ""] = _weight_of_value(site, graph.variables)
             terms.append(_term(site, site["log_prob"], places[site.name or ""]))
         elif site.enum_dim is None:
-            terms.append(_drawn_term(site, places[site.name or ""]))
+            parts = _parts(site)
+            terms.append(_drawn_term(site, parts, places[site.name or ""]))
+            scores += _scores(site, parts, places)
         else:
             by_name.update(dict.fromkeys(names_in_loop(site), site))
-        if (site.enum_dim is None and not is_sequential(site)) or is_sampled(site):
-            scores += _scores(site, places)
+            if is_sampled(site):
+                scores += _scores(site, _parts(site), places)
     for factor in graph.factors:
         tables[factor.name] = _weight(by_name[factor.name], factor, graph.variables)
     plates = {**_plates(sites), **graph.plates}
@@ -141,8 +144,11 @@ def run_of_draws(trace: Trace) -> GuideRun:
             drawn.nodes[site.name or ""] = site
     places = places_of(trace)
     sites = sample_sites(drawn)
-    terms = [_drawn_term(site, places[site.name or ""]) for site in sites]
-    scores = [score for site in sites for score in _scores(site, places)]
+    parts = list(map(_parts, sites))
+    terms = [
+        _drawn_term(site, each, places[site.name or ""]) for site, each in zip(sites, parts, strict=True)
+    ]
+    scores = [score for site, each in zip(sites, parts, strict=True) for score in _scores(site, each, places)]
     return GuideRun(FactorGraph((), {}), terms, scores, Weights({}, {}), _plates(sites), places, True)
 
 
@@ -163,8 +169,13 @@ def places_of(trace: Trace) -> dict[str, int]:
     return places
 
 
-def _drawn_term(site: Message, place: int) -> Term:
-    log_q, score, entropy = site["score_parts"]
+def _parts(site: Message) -> Any:
+    """A site's ``score_parts``, which are asked for once: they are not kept for others."""
+    return site["score_parts"] if "score_parts" in site else derive(site, "score_parts", {})["score_parts"]
+
+
+def _drawn_term(site: Message, parts: Any, place: int) -> Term:
+    log_q, score, entropy = parts
     if not _is_zero(score):
         # The score is what its value's derivative is made of; its own has mean zero.
         log_q = log_q.detach()
@@ -207,16 +218,19 @@ def _check_names(
                 )
 
 
-def score_of(site: Message) -> Tensor | None:
-    """The log-probability whose derivative stands for that of a site's value; ``None`` if the value has its own."""
+def score_of(site: Message, parts: Any = None) -> Tensor | None:
+    """The log-probability whose derivative stands for that of a site's value; ``None`` if the value has its own.
+
+    ``parts`` are the site's score parts, if they are known.
+    """
     if site.is_observed:
         return None
-    score = site["score_parts"].score_function
+    score = (parts or _parts(site)).score_function
     return None if _is_zero(score) or not score.requires_grad else score
 
 
-def _scores(site: Message, places: Mapping[str, int]) -> list[Score]:
-    score = score_of(site)
+def _scores(site: Message, parts: Any, places: Mapping[str, int]) -> list[Score]:
+    score = score_of(site, parts)
     if score is None:
         return []
 

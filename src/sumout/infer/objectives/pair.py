@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -96,6 +96,15 @@ def trace_model(
     return recorded
 
 
+_DECISIONS = "ambiguous", "to Scalar", "to Python scalars", "to an index"
+"""Words of torch's for Python's wanting one value of a tensor that has several."""
+
+
+def is_decision(error: Exception) -> bool:
+    """Whether an error is torch's, of Python's deciding on a value that has many elements."""
+    return not isinstance(error, SumoutError) and any(words in str(error) for words in _DECISIONS)
+
+
 class DeeperPlates(SumoutError):
     """Plates take up more dimensions than an objective has left for them; the cause is what came of it."""
 
@@ -138,6 +147,13 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
     for name, site in guide.items():
         if name in model:
             _check_shapes(model[name], site)
+    alone = [name for name, site in model.items() if site.enum_dim is None and name not in guide]
+    if (
+        not alone
+        and guide.keys() <= model.keys()
+        and not any(map(_chain, (*model.values(), *guide.values())))
+    ):
+        return
     given = {key for site in guide.values() for key in _given(site)}
     lacking = [
         name
@@ -192,7 +208,7 @@ def _wanted(site: Message) -> list[tuple[str | None, str]]:
 
 def _check_shapes(model: Message, guide: Message) -> None:
     for attribute in ("event_shape", "batch_shape"):
-        expected, found = getattr(model.fn, attribute, None), getattr(guide.fn, attribute, None)
+        expected, found = _shape(model, attribute), _shape(guide, attribute)
         if expected == found or expected is None or found is None:
             continue
         batch = attribute == "batch_shape"
@@ -204,3 +220,8 @@ def _check_shapes(model: Message, guide: Message) -> None:
                     f"Site {model.name!r} has {attribute} {tuple(expected)} in the model and {tuple(found)} in "
                     "the guide. Give both the same plates and the same .to_event()."
                 )
+
+
+def _shape(site: Message, attribute: str) -> Sequence[int] | None:
+    """The batch or event shape of a site's distribution along all plates, which need not be made for it."""
+    return getattr(site if attribute == "batch_shape" else site.plain_fn, attribute, None)

@@ -25,6 +25,8 @@ from sumout.infer.objectives.pair import Args, Kwargs, Program
 from sumout.infer.objectives.trace_elbo import Trace_ELBO
 from sumout.infer.objectives.trace_mean_field_elbo import TraceMeanField_ELBO
 from sumout.infer.objectives.traceenum_elbo import TraceEnum_ELBO
+from sumout.infer.objectives.tracemarkovenum_elbo import TraceMarkovEnum_ELBO
+from sumout.infer.objectives.tracetmc_elbo import TraceTMC_ELBO
 
 
 class _Recording(NamedTuple):
@@ -40,16 +42,21 @@ class _Recording(NamedTuple):
 class _Params(Messenger):
     """Gives parameters values that are made of the recording's inputs."""
 
-    def __init__(self, unconstrained: Mapping[str, Tensor]) -> None:
+    def __init__(self, unconstrained: Mapping[str, Tensor], constraints: Mapping[str, Any]) -> None:
         super().__init__()
         self.unconstrained = unconstrained
-        self.constraints = get_param_store().get_state()["constraints"]
+        self.constraints = constraints
 
     def _pyro_param(self, msg: Message) -> None:
         name = msg.name or ""
         if name in self.unconstrained:
             msg.value = transform_to(self.constraints[name])(self.unconstrained[name])
             msg.done = True
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        # A recording does not keep that a value was drawn without gradients, and operations rely on it.
+        if isinstance(msg.value, Tensor) and not msg.value.requires_grad and not msg.is_observed:
+            msg.value = msg.value.detach()
 
 
 def _leaf(name: str) -> Tensor:
@@ -125,11 +132,12 @@ class _Recorded(ELBO):
             self.loss(model, guide, *args, **kwargs)
         names = tuple(capture.trace.nodes)
         count = sum(isinstance(each, Tensor) for each in args)
+        constraints = get_param_store().get_state()["constraints"]
 
         def loss(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             given = iter(inputs[:count])
             own = [next(given) if isinstance(each, Tensor) else each for each in args]
-            params = _Params(dict(zip(names, inputs[count:], strict=True)))
+            params = _Params(dict(zip(names, inputs[count:], strict=True)), constraints)
             with BlockMessenger(), params, unchecked() as wrong:
                 value = super(_Recorded, self).differentiable_loss(model, guide, *own, **kwargs)
             return value, torch.stack(wrong).any() if wrong else torch.zeros((), dtype=torch.bool)
@@ -176,3 +184,11 @@ class JitTraceEnum_ELBO(_Recorded, TraceEnum_ELBO):
     It pays where few operations are made: mixtures, and vectorized chains. A long loop over steps is recorded step by
     step, and no quicker than it was.
     """
+
+
+class JitTraceMarkovEnum_ELBO(_Recorded, TraceMarkovEnum_ELBO):
+    """``TraceMarkovEnum_ELBO`` that records a step and runs the recording: ``JitTraceEnum_ELBO`` by another name."""
+
+
+class JitTraceTMC_ELBO(_Recorded, TraceTMC_ELBO):
+    """``TraceTMC_ELBO`` that records a step and runs the recording; see ``JitTrace_ELBO``."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from sumout.effects import Trace
+from sumout.effects import Message, Trace
 from sumout.errors import ControlFlowError, EnumerationError, PlateError
 from sumout.factors import Factor, FactorGraph
 from sumout.infer.objectives.guide_run import GuideRun, places_of, run_of_guide
@@ -24,18 +24,20 @@ from sumout.infer.programs.agreement import check_agreement
 from sumout.infer.programs.graphs import automatic_sites
 from sumout.infer.programs.modes import Mode, in_a_mode_that_works
 from sumout.infer.programs.sequential import sequential_runs
+from sumout.infer.rows.weights import raised
 from sumout.lower import lower
 
 
 class ModelRun(NamedTuple):
     """A run of the model and its graph, whose variables are to be summed out.
 
-    ``powers`` are scales that differ from element to element.
+    ``powers`` are scales that differ from element to element; ``sites`` those that have one of their values in it.
     """
 
     trace: Trace
     graph: FactorGraph
     powers: Mapping[str, Factor]
+    sites: Mapping[str, Message]
 
     @property
     def places(self) -> dict[str, int]:
@@ -96,19 +98,20 @@ def pair_runs(
                 graph = lower(trace, run.variables, multiplied=not run.scores, powers=powers)
                 if run.comparable:
                     check_agreement(guide, lambda: guide(*args, **kwargs), guide_trace, run.graph)
-                if run.comparable and not powers:
-                    check_agreement(key, lambda: model(*args, **kwargs), trace, _with_given(graph, run))
+                if run.comparable:
+                    given = _with_given(raised(graph, powers), run)
+                    check_agreement(key, lambda: model(*args, **kwargs), trace, given)
             except (EnumerationError, PlateError) as error:
                 # What has no meaning with all values at once may have one with each, where that is allowed.
                 names = automatic_sites(trace, error) if mode is Mode.SHAPED else frozenset[str]()
                 if not names or isinstance(error, ControlFlowError):
                     raise
                 raise ControlFlowError(str(error), sorted(names), names) from error
-            return guide_trace, run, ModelRun(trace, graph, powers)
+            return guide_trace, run, ModelRun(trace, graph, powers, {})
 
-        runs = [each.result for each in sequential_runs(of_model)]
-        guide_trace, run, _ = runs[0]
-        return PairRun(guide_trace, run, [each for _, _, each in runs])
+        runs = sequential_runs(of_model)
+        guide_trace, run, _ = runs[0].result
+        return PairRun(guide_trace, run, [each.result[-1]._replace(sites=each.sites) for each in runs])
 
     return in_a_mode_that_works(key, attempt)
 

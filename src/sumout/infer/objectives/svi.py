@@ -13,8 +13,10 @@ from sumout.effects.handlers import TraceMessenger
 from sumout.errors import ModelError
 from sumout.infer.objectives.elbo import ELBO
 from sumout.infer.objectives.losses import LossHistory
+from sumout.infer.objectives.not_numbers import refuse_nan_gradients, refuse_nan_loss
 from sumout.infer.objectives.pair import Program
 from sumout.optim import ParamOptimizer
+from sumout.settings import settings
 
 Loss = Callable[..., Tensor]
 """A loss as a plain function of the model, the guide and their arguments."""
@@ -79,6 +81,9 @@ class SVI:
 
         Parameters that model or guide used are stepped if they got a gradient. Gradients are cleared, also when an
         exception ends the step, which then changes no parameter.
+
+        Raises:
+            ModelError: under validation, if the loss or a gradient is NaN, with the sites or the parameter.
         """
         capture = TraceMessenger(param_only=True)
         params: dict[str, Tensor] = {}
@@ -89,6 +94,9 @@ class SVI:
             finally:
                 sites = capture.trace.nodes.items()
                 params = {name: site.value.unconstrained() for name, site in sites if site.type == "param"}
+            if settings.validation:
+                refuse_nan_loss(loss, params, (self.model, self.guide), args, kwargs)
+                refuse_nan_gradients(params)
             self.optim(params)
         finally:
             for param in params.values():

@@ -13,8 +13,9 @@ from sumout.infer.objectives.components import model_terms, summed_over_runs
 from sumout.infer.objectives.elbo import ELBO
 from sumout.infer.objectives.expectation import expectation
 from sumout.infer.objectives.pair import Args, Kwargs, Program
-from sumout.infer.objectives.posterior import marginals_of, sample_of_model, single_run
+from sumout.infer.objectives.posterior import marginals_of, sample_of_model
 from sumout.infer.objectives.runs import PairRun, pair_runs
+from sumout.infer.programs.graphs import scale_of_runs
 
 
 class TraceEnum_ELBO(ELBO):
@@ -79,26 +80,29 @@ class TraceEnum_ELBO(ELBO):
         places = models[0].places if guide.scores else {}
         terms = [model_terms(each.graph, guide, places, bool(guide.scores), each.powers) for each in models]
         plates = models[0].graph.plates
-        of_model = terms[0] if len(terms) == 1 else [summed_over_runs(terms, guide, plates)]
+        of_model = terms[0]
+        if len(terms) > 1:
+            scale = scale_of_runs([(each.graph, each.sites) for each in models])
+            of_model = [summed_over_runs(terms, guide, plates, scale)]
         return expectation([*of_model, *guide.terms], guide, plates, places)
 
     def compute_marginals(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The marginals of the enumerated sites, given the observations and one draw of the guide.
 
         Those of sites that the model sums out are posterior; where they depend on sites that the guide enumerates, they
-        are means over these. Those of the guide's sites are the guide's.
+        are means over these. Those of the guide's sites are the guide's. A site that is in some runs only, as
+        sequential sites decide, has the marginal given that it is there.
 
         Returns:
             A ``sumout.distributions`` object for each site, with the batch shape of its plates.
 
         Raises:
             ValueError: if there is more than one particle.
-            EnumerationError: if a latent site of the model is neither enumerated nor in the guide, or sites are
-                enumerated sequentially.
+            EnumerationError: if a latent site of the model is neither enumerated nor in the guide.
             ImpossibleEvidenceError: if the observations and the draw have probability zero.
         """
         self._refuse_particles("compute_marginals")
-        return marginals_of(*single_run(self._runs(model, guide, args, kwargs)))
+        return marginals_of(self._runs(model, guide, args, kwargs))
 
     def sample_posterior(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
         """Runs the model with one draw of the guide and the sites that it sums out drawn from their joint posterior.
@@ -114,7 +118,7 @@ class TraceEnum_ELBO(ELBO):
         self._refuse_particles("sample_posterior")
         unmarked = infer_config(guide, config_fn=lambda site: {"enumerate": None})
         runs = self._runs(model, unmarked, args, kwargs)
-        return sample_of_model(model, runs[0].trace, *single_run(runs), args, kwargs)
+        return sample_of_model(model, runs, args, kwargs)
 
     def _runs(self, model: Program, guide: Program, args: Args, kwargs: Kwargs) -> list[PairRun]:
         """A run that no handler outside sees."""

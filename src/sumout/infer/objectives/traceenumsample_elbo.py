@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sumout.errors import ModelError
 from sumout.infer.objectives.pair import Args, Kwargs, Program
-from sumout.infer.objectives.posterior import sample_of_model, single_run
+from sumout.infer.objectives.posterior import sample_of_model
 from sumout.infer.objectives.runs import PairRun
 from sumout.infer.objectives.traceenum_elbo import TraceEnum_ELBO
 
@@ -57,7 +57,7 @@ class TraceEnumSample_ELBO(TraceEnum_ELBO):
     @staticmethod
     def _sampled(model: Program, runs: list[PairRun], args: Args, kwargs: Kwargs) -> Any:
         with torch.no_grad():
-            return sample_of_model(model, runs[0].trace, *single_run(runs), args, kwargs)
+            return sample_of_model(model, runs, args, kwargs)
 
     def sample_saved(self) -> Any:
         """Runs the model with the guide's values of the last loss, and what was summed out drawn given these.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor
@@ -18,7 +19,15 @@ from sumout.infer.objectives.components import model_terms
 from sumout.infer.objectives.elbo import ELBO
 from sumout.infer.objectives.expectation import expectation
 from sumout.infer.objectives.guide_run import GuideRun, Score, is_sampled, places_of, run_of_draws, score_of
-from sumout.infer.objectives.pair import Args, Kwargs, Program, collisions_told, trace_guide, trace_model
+from sumout.infer.objectives.pair import (
+    Args,
+    Kwargs,
+    Program,
+    collisions_told,
+    is_decision,
+    trace_guide,
+    trace_model,
+)
 from sumout.infer.objectives.terms import Table
 from sumout.lower import lower
 
@@ -62,7 +71,7 @@ class TraceTMC_ELBO(ELBO):
         self, model: Program, guide: Program, args: Args, kwargs: Kwargs, nesting: int | None
     ) -> Tensor:
         first = -1 - (nesting or 0)
-        with collisions_told(model, guide, args, kwargs, nesting or 0):
+        with collisions_told(model, guide, args, kwargs, nesting or 0), _decisions_told():
             guide_trace = trace_guide(guide, args, kwargs, first)
             model_trace = trace_model(model, guide_trace, args, kwargs, first)
         drawn = run_of_draws(guide_trace.trace)
@@ -71,6 +80,21 @@ class TraceTMC_ELBO(ELBO):
         run = drawn._replace(scores=[*drawn.scores, *scores])
         terms = model_terms(graph, run, places, apart=bool(run.scores))
         return expectation([*terms, *run.terms], run, graph.plates, places)
+
+
+@contextmanager
+def _decisions_told() -> Iterator[None]:
+    """Raises ``EnumerationError`` for torch's error of what Python decides on."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError) as error:
+        if not is_decision(error):
+            raise
+        raise EnumerationError(
+            "Python decides on a value that a site has many of at once (if, while, and, or, not, bool(), item(), an "
+            "index of a list). Draw the site once (infer={'enumerate': None}), use torch.where, or use TraceEnum_ELBO, "
+            "with infer={'enumerate': 'auto'} for sites of finite support."
+        ) from error
 
 
 def _weights_graph(

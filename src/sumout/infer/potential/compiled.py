@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from sumout.effects.steps import Steps
 from sumout.errors import ModelError
 from sumout.execute import unchecked
+from sumout.execute.transforms import in_vmap
+from sumout.infer.potential.chains import ValueWithGradient, corrected, flag
 from sumout.infer.potential.potential import Potential
 from sumout.infer.potential.unconstrained import Params
 
@@ -37,56 +38,78 @@ class CompiledPotential(Potential):
         vars(self).update(vars(potential))
         self._potential = potential
         self._backend = backend
-        self._function: Compiled | None = None
+        self._functions: dict[torch.Size, Compiled] = {}
+        """By shape of what they are given: a vector, or several."""
 
     def __call__(self, params: Params) -> Tensor:
-        """The potential at unconstrained values, a scalar; raises as that of a ``Potential``."""
+        """The potential at unconstrained values; raises as that of a ``Potential``."""
         if params.keys() != self.initial_params.keys():
             self._refuse_names(params)
+        self._stacked(params)
         return self.flat(self.flatten(params))
 
     def flat(self, vector: Tensor) -> Tensor:
-        """The potential at a vector of unconstrained values, a scalar."""
-        value: Tensor = _ValueWithGradient.apply(vector, self)  # type: ignore[no-untyped-call]
+        """The potential at a vector of unconstrained values, a scalar; or at several.
+
+        Raises:
+            ModelError: inside ``torch.vmap``; if it cannot be compiled.
+        """
+        if in_vmap():
+            raise ModelError(
+                "A compiled potential was called inside torch.vmap. Give it all vectors at once: "
+                "potential.flat(vectors), potential.value_and_grad(vectors)."
+            )
+        value: Tensor = ValueWithGradient.apply(vector, self)  # type: ignore[no-untyped-call]
         return value
 
     def value_and_grad(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """The potential at a vector, and its gradient, both without history."""
+        """The potential at a vector, and its gradient, both without history.
+
+        Several vectors, chains along dimension 0, are taken at once; for each number of them it is compiled anew.
+        """
         vector = vector.detach()
         like = self.initial_vector
-        if vector.dtype != like.dtype or vector.device != like.device or vector.shape != like.shape:
+        if vector.dtype != like.dtype or vector.device != like.device or vector.shape[-1:] != like.shape:
             return self._potential.value_and_grad(vector)
-        if self._function is None:
-            self._function = self._compiled()
+        if vector.dim() > 2:
+            values, gradients = self.value_and_grad(vector.reshape(-1, len(like)))
+            return values.reshape(vector.shape[:-1]), gradients.reshape(vector.shape)
+        if vector.shape not in self._functions:
+            self._functions[vector.shape] = self._compiled(vector.shape)
         with torch.no_grad():
-            value, gradient, wrong = self._function(vector)
-        if wrong:
+            value, gradient, wrong = self._functions[vector.shape](vector)
+        if not wrong.any():
+            return value, gradient
+        if vector.dim() == 1:
             return self._potential.value_and_grad(vector)
-        return value, gradient
+        return corrected(self._potential, vector, value, gradient, wrong)
 
-    def _compiled(self) -> Compiled:
+    def _compiled(self, shape: torch.Size) -> Compiled:
         from torch.fx.experimental.proxy_tensor import make_fx  # Slow to import.
 
-        expected = self._potential.value_and_grad(self.initial_vector)
+        start = self.initial_vector.expand(shape).clone()
+        expected = self._potential.value_and_grad(start)
         try:
-            recorded = make_fx(lambda vector: self._recorded(vector))(self.initial_vector)
+            operations = make_fx(lambda vector: self._recorded(vector))(self.initial_vector)
+            if start.dim() > 1:
+                operations = make_fx(torch.func.vmap(operations))(start)
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise
             raise ModelError(
                 "The potential cannot be compiled: the program looks at the values of its sites, by if, float() or "
-                ".item(). Use torch.where, or leave compile out."
+                ".item(), or integrates some out, which looks at numbers too. Use torch.where, or leave compile out."
             ) from error
-        recorded.graph.eliminate_dead_code()
-        recorded.recompile()
-        function: Compiled = recorded
+        operations.graph.eliminate_dead_code()
+        operations.recompile()
+        function: Compiled = operations
         if self._backend != "record":
-            function = torch.compile(recorded, backend=self._backend, fullgraph=True, dynamic=False)
+            function = torch.compile(operations, backend=self._backend, fullgraph=True, dynamic=False)
         with torch.no_grad():
-            found = function(self.initial_vector)
-        tolerance = torch.finfo(self.initial_vector.dtype).eps ** 0.5
+            found = function(start)
+        tolerance = torch.finfo(start.dtype).eps ** 0.5
         for one, other in zip(expected, found, strict=False):
-            if not found[2] and not torch.allclose(one, other, rtol=tolerance, atol=tolerance):
+            if not found[2].any() and not torch.allclose(one, other, rtol=tolerance, atol=tolerance):
                 raise ModelError(
                     f"The compiled potential gives {other} where the program gives {one}: the program does not do the "
                     "same in every run. Leave compile out."
@@ -96,10 +119,10 @@ class CompiledPotential(Potential):
     def _recorded(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with unchecked() as wrong, _PlainSteps():
             value, gradient = self._potential.value_and_grad(vector)
-        return value, gradient, torch.stack(wrong).any() if wrong else torch.zeros((), dtype=torch.bool)
+        return value, gradient, flag(wrong)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_function": None}  # Compiled code is made anew in another process.
+        return {**vars(self), "_functions": {}}  # Compiled code is made anew in another process.
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -115,19 +138,3 @@ class _PlainSteps(TorchFunctionMode):
             Steps, lambda steps: torch.arange(steps.start, steps.stop), (args, kwargs or {})
         )
         return func(*plain, **named)
-
-
-class _ValueWithGradient(torch.autograd.Function):
-    """A potential whose gradient is known with its value."""
-
-    @staticmethod
-    def forward(ctx: Any, vector: Tensor, potential: CompiledPotential) -> Tensor:
-        value, gradient = potential.value_and_grad(vector)
-        ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return grads[0] * gradient, None

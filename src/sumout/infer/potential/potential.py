@@ -22,20 +22,23 @@ from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.handlers.sequential import is_sequential
 from sumout.effects.primitives import validation_enabled
 from sumout.effects.random_state import kept_rng_state
+from sumout.effects.steps import is_lookback
 from sumout.effects.trace import site_is_subsample
 from sumout.effects.trace.types import types_told
 from sumout.errors import ModelError, nearest
 from sumout.infer.collapsing.marked import with_marked_sites_collapsed
+from sumout.infer.potential.chains import ValueWithGradient, check_mapped, one_by_one, values_and_gradients
 from sumout.infer.potential.initial import Init, init_to_uniform
 from sumout.infer.potential.starting import Starting, refuse_subsamples
 from sumout.infer.potential.unconstrained import Params, Unconstrained
-from sumout.infer.programs.graphs import graph_of_run
+from sumout.infer.programs.graphs import graph_of_run, graph_of_trace, refuse_powers
 from sumout.infer.programs.program import EnumeratedProgram, Rehearsal, check_declared, plate_nesting
 from sumout.infer.programs.sequential import sequential_runs
 from sumout.infer.solving.solve import solve
-from sumout.lower import lower
 
 _TRIES = 100
+_MOST_TOLD = 20
+"""So many sites of a kind are printed."""
 
 
 class Potential:
@@ -69,22 +72,39 @@ class Potential:
         self._program = self._given(self._collapsed)  # One object, by which checks are remembered.
         self._transforms: dict[str, Any] = {}
         """From unconstrained to constrained, of sites whose support is always the same."""
+        self._mapped: bool | None = None
+        """Whether the program can be run for several chains at once; ``None`` if that was not tried."""
         self._begin()
 
     def __call__(self, params: Params) -> Tensor:
-        """The potential at unconstrained values, a scalar.
+        """The potential at unconstrained values, a scalar; a vector if all have several chains along dimension 0.
 
         Raises:
-            ModelError: if a site is missing.
+            ModelError: if a site is missing, or some values only have several chains.
             EnumerationError, PlanError, MemoryLimitError: as ``log_evidence``.
         """
         if params.keys() != self.initial_params.keys():
             self._refuse_names(params)
+        if self._stacked(params):
+            return self.flat(self.flatten(params))
         with _alone(), validation_enabled(False):
             if not self._steering:
                 return -self._log_density(params)
             runs = sequential_runs(lambda: self._log_density(params), self._steering)
             return -torch.logsumexp(torch.stack([run.result for run in runs]), 0)
+
+    def _stacked(self, params: Params) -> bool:
+        """Whether there are values for several chains."""
+        more = {value.dim() - self.initial_params[name].dim() for name, value in params.items()}
+        if more <= {0}:
+            return False
+        if len(more) > 1 or min(more) < 0:
+            found = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in params.items())
+            own = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.initial_params.items())
+            raise ModelError(
+                f"Values have shapes {found}; a chain has {own}. Give all sites that, or all with chains along dim 0."
+            )
+        return True
 
     def _log_density(self, params: Params) -> Tensor:
         """The log-density of unconstrained values, in one run."""
@@ -100,7 +120,7 @@ class Potential:
                     f"Site {name!r} has no value: it is in some runs of the program only. A potential has the same "
                     "parameters in all runs: draw it always, and use it where it is wanted."
                 )
-        return solve(lower(trace)).value + given.log_det
+        return solve(graph_of_trace(trace)).value + given.log_det
 
     def _refuse_names(self, params: Params) -> None:
         known = ", ".join(map(repr, self.initial_params)) or "none"
@@ -162,16 +182,49 @@ class Potential:
         return found
 
     def flat(self, vector: Tensor) -> Tensor:
-        """The potential at a vector of unconstrained values, a scalar."""
-        return self(self.unflatten(vector))
+        """The potential at a vector of unconstrained values, a scalar; or at several, shape ``vector.shape[:-1]``.
+
+        Of several vectors it can be differentiated once.
+        """
+        if vector.dim() == 1:
+            return self(self.unflatten(vector))
+        value: Tensor = ValueWithGradient.apply(vector, self)  # type: ignore[no-untyped-call]
+        return value
 
     def value_and_grad(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """The potential at a vector, and its gradient, both without history: what samplers outside torch ask for."""
+        """The potential at a vector, and its gradient, both without history: what samplers outside torch ask for.
+
+        Args:
+            vector: shape ``initial_vector.shape``, or several chains before that, which are taken in one run of the
+                program. Programs for which that cannot be done, as they look at values, are run once for each.
+
+        Raises:
+            ModelError: if several chains at once give something else than one by one.
+        """
+        if vector.dim() > 1:
+            rows = vector.detach().reshape(-1, vector.shape[-1])
+            values, gradients = self._of_chains(rows)
+            return values.reshape(vector.shape[:-1]), gradients.reshape(vector.shape)
         with torch.enable_grad():
             leaf = vector.detach().requires_grad_()
             value = self.flat(leaf)
             (gradient,) = torch.autograd.grad(value, leaf)
         return value.detach(), gradient
+
+    def _of_chains(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        if self._mapped is False or not len(vectors):
+            return one_by_one(self, vectors)
+        try:
+            values, gradients = values_and_gradients(self, vectors)
+        except RuntimeError:  # torch's, of what cannot be mapped; an error of the program comes again
+            if self._mapped:
+                raise
+            self._mapped = False
+            return one_by_one(self, vectors)
+        if self._mapped is None:
+            check_mapped(self, vectors, values)
+            self._mapped = True
+        return values, gradients
 
     # ------------------------------------------------------------------------------------------ the beginning
 
@@ -195,6 +248,7 @@ class Potential:
                 self._max_plate_nesting = plate_nesting(run)
             self._enumerated = EnumeratedProgram(self._program, self._max_plate_nesting, self._enumeration)
             self._transforms = starting.fixed
+            self._integrated_out = tuple(starting.integrated_out)
             self.initial_params = {name: value.detach() for name, value in starting.unconstrained.items()}
             self.initial_vector = self.flatten(self.initial_params) if self.initial_params else torch.zeros(0)
             self._check_supports(self._runs(), run)
@@ -215,7 +269,11 @@ class Potential:
             runs = sequential_runs(
                 lambda: graph_of_run(self._enumerated, self.args, self.kwargs, refuse=False)
             )
+        if len(runs) > 1:
+            refuse_powers([(run.result[0], run.sites) for run in runs], "a potential")
         self._steering = frozenset([name for run in runs for name in run.sites])
+        summed_out = {name: None for run in runs for name in (*run.sites, *run.result[0].variables)}
+        self._left_out = {"summed out": tuple(summed_out), "integrated out": self._integrated_out}
         return [run.result[1] for run in runs]
 
     def _check_supports(self, traces: list[Trace], plain: Trace) -> None:
@@ -234,6 +292,16 @@ class Potential:
                     "to sample it in. Give it a support that holds all its values."
                 )
 
+    def __repr__(self) -> str:
+        name, size = getattr(self.model, "__name__", type(self.model).__name__), self.initial_vector.numel()
+        shapes = [f"{site} {tuple(value.shape)}" for site, value in self.initial_params.items()]
+        lines = [f"{type(self).__name__} of {name}, {size} unconstrained dimension{'s' * (size != 1)}"]
+        for title, told in {"sites": shapes, **self._left_out}.items():
+            if told:
+                more = [f"{len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+                lines.append(f"  {title}: {', '.join([*told[:_MOST_TOLD], *more])}")
+        return "\n".join(lines)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._runs()  # What was found of the program is remembered in one process only.
@@ -243,7 +311,7 @@ def _is_unknown(site: Message) -> bool:
     """Whether a latent site is neither summed out nor known from elsewhere."""
     if site.type != "sample" or site.is_observed or site.enum_dim is not None:
         return False
-    return not (site_is_subsample(site) or is_sequential(site))
+    return not (site_is_subsample(site) or is_sequential(site) or is_lookback(site))
 
 
 def _alone() -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from sumout.distributions import biject_to
 from sumout.distributions.families import innermost, is_distribution
 from sumout.effects import Message, Messenger, Trace
-from sumout.effects.steps import unrolled_step
+from sumout.effects.steps import ChainStep, assembled, family, is_lookback
 from sumout.effects.trace import site_is_subsample
 from sumout.errors import ModelError
 from sumout.infer.potential.initial import Init
@@ -21,30 +21,62 @@ class Starting(Messenger):
     def __init__(self, init: Init) -> None:
         self.init = init
         self.unconstrained: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
         self.fixed: dict[str, Any] = {}
+        self.integrated_out: dict[str, None] = {}
 
     def _pyro_sample(self, msg: Message) -> None:
-        if msg.is_observed or msg.done or site_is_subsample(msg) or "_collapse" in msg.infer:
+        if msg.is_observed or msg.done or site_is_subsample(msg):
+            return
+        if "_collapse" in msg.infer:
+            self.integrated_out[msg.name or ""] = None
             return  # What is integrated out needs no value.
         _refuse_discrete(msg)
-        fn = msg.fn
-        if fn.support.is_discrete:
+        if msg.fn.support.is_discrete:
             return
-        if unrolled_step(msg) is not None:
-            raise ModelError(
-                f"Site {msg.name!r} is latent, continuous and stands for many steps of a chain at once. Loop step by "
-                "step: markov(range(T)) without dim."
-            )
-        assert msg.name is not None
-        transform = biject_to(fn.support)
-        unconstrained = transform.inv(self.init(msg).detach()).detach()
+        name = self._scored_name(msg) if is_lookback(msg) else str(msg.name)
+        if name not in self.values:
+            self._begin_at(name, msg)
+        if name != msg.name:
+            self._look_back(name, msg)
+        else:
+            msg.value = self.values[name]
+        msg.done = True
+
+    def _begin_at(self, name: str, msg: Message) -> None:
+        """Gives a site, or the later steps of the chain of which ``msg`` is what is looked back at, first values."""
+        site = msg
+        if name != msg.name:
+            site = msg.copy()
+            site.name = name
+        transform = biject_to(msg.fn.support)
+        unconstrained = transform.inv(self.init(site).detach()).detach()
         # What follows from this value tells so, and so do supports that depend on it.
         unconstrained.requires_grad_()
-        self.unconstrained[msg.name] = unconstrained
-        if not _follows(fn.support):
-            self.fixed[msg.name] = transform
-        msg.value = transform(unconstrained)
-        msg.done = True
+        self.unconstrained[name] = unconstrained
+        if not _follows(msg.fn.support):
+            self.fixed[name] = transform
+        self.values[name] = transform(unconstrained)
+
+    def _scored_name(self, msg: Message) -> str:
+        """The name that the steps which a vectorized chain takes at once will have, when only the first are known."""
+        step: ChainStep = msg.infer["_chain"]
+        before, after = family(msg.name or "", step)
+        first = step.start
+        while f"{before}{first}{after}" in self.values:
+            first += 1
+        return f"{before}{slice(first, first + step.stop - step.start)}{after}"
+
+    def _look_back(self, name: str, msg: Message) -> None:
+        """Gives a site that is looked back at the values of the steps that it stands for."""
+        if name not in self.fixed:
+            raise ModelError(
+                f"Site {name!r} stands for many steps of a chain at once, and its support depends on other sites. Loop "
+                "step by step: markov without dim."
+            )
+        found = assembled(msg, self.values)
+        assert found is not None
+        msg.value = found[0]
 
 
 def _follows(support: Any) -> bool:

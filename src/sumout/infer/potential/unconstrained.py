@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sumout.distributions import biject_to
 from sumout.effects import Message, Messenger
+from sumout.effects.steps import assembled, is_lookback, sources
 
 Params = Mapping[str, Tensor]
 """Unconstrained values by name of site."""
@@ -23,6 +24,8 @@ class Run(threading.local):
         self.params: Params = {}
         self.transforms: Mapping[str, Any] = {}
         self.log_det: Tensor | float = 0.0
+        self.values: dict[str, Tensor] = {}
+        """Of the sites that were met, and of those that were looked back at."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Run, ()
@@ -42,23 +45,39 @@ class Unconstrained(Messenger):
         try:
             yield run
         finally:
-            run.params = {}
+            run.params, run.values = {}, {}
 
     def _begin(self) -> None:
         super()._begin()
-        self._run.log_det = 0.0
+        self._run.log_det, self._run.values = 0.0, {}
 
     def _pyro_sample(self, msg: Message) -> None:
         name, run = msg.name, self._run
-        if name not in run.params or msg.is_observed:
+        if msg.is_observed or not run.params:
             return
-        assert name is not None
-        transform = run.transforms.get(name)
-        if transform is None:
-            transform = biject_to(msg.fn.support)
-        unconstrained = run.params[name]
-        msg.value = transform(unconstrained)
+        if name in run.params:
+            assert name is not None
+            transform = run.transforms.get(name)
+            if transform is None:
+                transform = biject_to(msg.fn.support)
+            unconstrained = run.params[name]
+            if name not in run.values:
+                run.values[name] = transform(unconstrained)
+            msg.value = run.values[name]
+            log_det = transform.log_abs_det_jacobian(unconstrained, msg.value)
+            if isinstance(log_det, Tensor):
+                run.log_det = run.log_det + log_det.sum()
+        elif is_lookback(msg) and (found := self._looked_back(msg)) is not None:
+            msg.value = found
+        else:
+            return
         msg.done = True
-        log_det = transform.log_abs_det_jacobian(unconstrained, msg.value)
-        if isinstance(log_det, Tensor):
-            run.log_det = run.log_det + log_det.sum()
+
+    def _looked_back(self, msg: Message) -> Tensor | None:
+        """The values of the steps of a chain that a later one looks back at, ``None`` if they are no parameters."""
+        run = self._run
+        for name, _, _ in sources(msg, run.params):
+            if name not in run.values:
+                run.values[name] = run.transforms[name](run.params[name])
+        found = assembled(msg, run.values)
+        return None if found is None else found[0]

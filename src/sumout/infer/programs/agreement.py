@@ -30,7 +30,7 @@ from sumout.effects.trace import sample_sites, site_is_subsample, tensor_plates
 from sumout.errors import EnumerationError
 from sumout.execute import Choice
 from sumout.factors import FactorGraph
-from sumout.infer.programs.program import Rehearsal, as_far_as_it_runs
+from sumout.infer.programs.program import Drawable, as_far_as_it_runs
 from sumout.infer.programs.score import log_factor
 from sumout.settings import settings
 
@@ -65,9 +65,11 @@ def check_agreement(program: Any, run: Run, trace: Trace, graph: FactorGraph) ->
     Raises:
         EnumerationError: under validation, naming the first site whose log-probabilities differ.
     """
-    if not settings.validation or not graph.variables or _has_handlers_around():
+    if not settings.validation or _has_handlers_around():
         return  # Handlers around the query act on the run proper, and are not to see others.
     sites = sample_sites(trace)
+    if not graph.variables and not any(map(unrolled_step, sites)):
+        return
     shapes = (
         graph.structure,
         tuple([site.value.shape for site in sites if isinstance(site.value, Tensor)]),
@@ -176,6 +178,7 @@ def _difference_at(
         if differing is not None or not any(map(unrolled_step, sites)):
             return differing
         # What a body that takes many steps at once holds of earlier steps may be other steps than it seems.
+        factors |= _steps_of(sites)
         steps = _log_probs(run, values, single_steps=True) or {}
         return _differing(factors, steps, lambda: _log_probs(run, values, rng_seed=1, single_steps=True))
 
@@ -194,6 +197,19 @@ def _differing(
                 return None  # The program has random numbers of its own.
             return _difference(name, float(factors[name]), float(expected))
     return None
+
+
+def _steps_of(sites: Iterable[Message]) -> dict[str, Tensor]:
+    """The log-probabilities of each step that a vectorized chain took at once, of sites without enumerated ones."""
+    found: dict[str, Tensor] = {}
+    for site in sites:
+        step = unrolled_step(site)
+        if step is not None and step.scored and step.dim is not None and not site.enum_dims:
+            logs = torch.as_tensor(site["log_prob"])
+            if logs.dim() >= -step.dim:
+                each = logs.movedim(step.dim, 0)
+                found.update(zip(names_of_steps(site), each.reshape(len(each), -1).sum(1), strict=True))
+    return found
 
 
 def _in_one_only(plain: Scores, sites: Iterable[Message]) -> set[str]:
@@ -280,7 +296,7 @@ def _log_probs(
     with as_far_as_it_runs(), kept_rng_state(), torch.no_grad(), unused_names_allowed():
         if rng_seed is not None:
             set_rng_seed(rng_seed)
-        with SingleSteps() if single_steps else nullcontext(), recorder, Rehearsal(), _Given(values):
+        with SingleSteps() if single_steps else nullcontext(), recorder, Drawable(), _Given(values):
             run()
         sites = sample_sites(recorder.trace)
         if single_steps:
@@ -310,10 +326,12 @@ def _differ(one: Tensor, other: Tensor, size: float) -> bool:
 def _difference(name: str, found: float, expected: float) -> EnumerationError:
     return Disagreement(
         f"Site {name!r} has log-probability {expected:.6g} where all sites have one value each, and {found:.6g} in the "
-        "run in which the enumerated sites have all their values at once: the values do not stay along the dimensions "
-        "that they were given. Look for operations on them that are not elementwise (z.sum(), z[0], z.unsqueeze(-1), "
-        "table.T[:, z]; write Vindex(table)[..., z]), for values used after their markov loop or further back than "
-        "its history, and for data or plates along dimensions that max_plate_nesting leaves to enumeration. "
+        "run in which the enumerated sites have all their values, and chains all their steps, at once: the values do "
+        "not stay along the dimensions that they were given. Look for operations on them that are not elementwise "
+        "(z.sum(), z[0], z.unsqueeze(-1), table.T[:, z]; write Vindex(table)[..., z]), for values used after their "
+        "markov loop or further back than its history, for what a chain whose steps are taken at once computes from "
+        "step to step (h = a * h + e: loop without dim), and for data or plates along dimensions that "
+        "max_plate_nesting leaves to enumeration. "
         "Where one value each is meant, the sites can be enumerated sequentially: infer={'enumerate': 'auto'}.",
         name,
     )

@@ -96,13 +96,22 @@ def as_far_as_it_runs() -> Iterator[None]:
         return
 
 
-class Rehearsal(Messenger):
-    """Lets a trial run draw what a chain would not: its numbers are not used."""
+class Drawable(Messenger):
+    """Lets a run draw what a chain would not: its numbers are not used."""
+
+    before_enumeration = False
+    """Whether latent discrete sites have a value here that they are enumerated over later on."""
 
     def _pyro_sample(self, msg: Message) -> None:
         msg.infer.pop("_undrawable", None)
         if "_collapse" in msg.infer:
-            msg.infer["_rehearsed"] = True
+            msg.infer["_rehearsed"] = self.before_enumeration
+
+
+class Rehearsal(Drawable):
+    """The same for a trial run that tells shapes before anything is enumerated."""
+
+    before_enumeration = True
 
 
 class EnumeratedProgram:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -10,10 +11,20 @@ import torch
 
 from sumout.effects import Message
 from sumout.effects.handlers.sequential import MOST_RUNS, SequentialMessenger
+from sumout.effects.messenger import level_outside
 from sumout.effects.random_state import TorchState
 from sumout.errors import ControlFlowError, EnumerationError
 
 T = TypeVar("T")
+
+_MANY_RUNS = 2**13
+"""Runs after which the user is told how many there may be."""
+_REMEDY = (
+    "What Python decides in one iteration of a plate may bear on all that comes later, so that iterations cannot be "
+    "taken apart. Enumerate sites in parallel (infer={'enumerate': 'parallel'}), with torch.where in the place of "
+    "decisions."
+)
+_MOST_TOLD = 4
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,9 @@ def sequential_runs(run: Callable[[], T], names: Collection[str] = ()) -> list[S
 
     Raises:
         ControlFlowError: if Python decides on the value of a site that is marked ``"parallel"``.
-        EnumerationError: if there are too many runs, or runs are no function of the values of their sites.
+        EnumerationError: if there are too many runs, or runs are no function of the values of their sites. Sites in the
+            iterations of a plate have a run for each of their *joint* values, K**N: what Python decides in one
+            iteration may bear, by whatever the program keeps, on all that comes later, which nothing shows.
 
     >>> import torch
     >>> import sumout.distributions as dist
@@ -68,8 +81,15 @@ def sequential_runs(run: Callable[[], T], names: Collection[str] = ()) -> list[S
             while more:
                 if len(found) == MOST_RUNS:
                     raise EnumerationError(
-                        f"More than {MOST_RUNS} runs are needed for the sites that are enumerated sequentially, "
-                        f"{sorted(each.sites)}. Enumerate some in parallel (infer={{'enumerate': 'parallel'}})."
+                        f"More than {MOST_RUNS} runs are needed, one for each joint value of the sites that are "
+                        f"enumerated sequentially: {_told(each.sites)}. {_REMEDY}"
+                    )
+                if len(found) == _MANY_RUNS:
+                    warnings.warn(
+                        f"After {_MANY_RUNS} runs for the sites that are enumerated sequentially, of about "
+                        f"{_MANY_RUNS / each.share:.2g} in all, if all values lead to as many: {_told(each.sites)}. "
+                        f"{_REMEDY}",
+                        stacklevel=level_outside(),
                     )
                 if found:
                     before.restore()
@@ -87,3 +107,17 @@ def sequential_runs(run: Callable[[], T], names: Collection[str] = ()) -> list[S
             # Some run has used more random numbers than the last; what comes after is to have none of them.
             torch.manual_seed(int(torch.randint(2**62, ())))
         return found
+
+
+def _told(sites: Mapping[str, Message]) -> str:
+    """Names of the sites of a run, by plate."""
+    by_plates: dict[str, list[str]] = {}
+    for name, site in sites.items():
+        around = [f"{frame.name!r} of size {frame.size}" for frame in site.cond_indep_stack]
+        by_plates.setdefault(" and ".join(around), []).append(name)
+    told = []
+    for plates, names in by_plates.items():
+        more = f", ... ({len(names)} sites)" if len(names) > _MOST_TOLD else ""
+        where = f" in plate {plates}" if plates else ""
+        told.append(f"{', '.join(map(repr, names[:_MOST_TOLD]))}{more}{where}")
+    return "; ".join(told)

@@ -18,11 +18,18 @@ from sumout.infer.queries.question import (
     refuse_impossible,
     refuse_scales,
 )
+from sumout.infer.queries.runs import entropy_of_runs
 from sumout.infer.solving.solve import solve
+
+_NAME_THEM = "Name the sites whose entropy is wanted: entropy(program, [...])."
 
 
 def entropy(
-    target: Target, sites: str | Iterable[str] | None = None, *, max_plate_nesting: int | None = None
+    target: Target,
+    sites: str | Iterable[str] | None = None,
+    *,
+    max_plate_nesting: int | None = None,
+    enumeration: str = "parallel",
 ) -> Callable[..., Tensor]:
     """The entropy of the posterior in nats: how much is not known after the observations.
 
@@ -32,11 +39,12 @@ def entropy(
     Args:
         target: a program, or a ``FactorGraph``.
         sites: the name or names whose joint entropy is wanted; all hidden variables if ``None``.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``, for named sites also a table of rows). It returns a
-        scalar; for named sites one number for each row and each element of their plates. Differentiable.
+        scalar; for named sites one number for each row and each element of their plates. Differentiable. Where a
+        program has named sites in some runs only, it is the entropy given that they are there.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
@@ -55,31 +63,29 @@ def entropy(
     Source: Wainwright and Jordan, *Graphical models, exponential families, and variational inference* (2008),
     theorem 3.4 (the conjugate dual of the log-partition function).
     """
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
     names = None if sites is None else group_of(sites)
 
     def query(*args: Any, **kwargs: Any) -> Tensor:
         if names is None:
-            graph, trace = question(*args, **kwargs)
-            refuse_collapsed(
-                trace,
-                "The entropy of all variables",
-                "Name the sites whose entropy is wanted: entropy(program, [...]).",
-            )
-            return _of_all(graph)
+            runs = question.runs(args, kwargs)
+            for run in runs:
+                refuse_collapsed(run.trace, "The entropy of all variables", _NAME_THEM)
+                refuse_scales(run.graph, "The entropy of all variables")
+            return entropy_of_runs(runs, _of_all) if runs[0].sites else _of_all(runs[0].graph)[0]
         return table_entropy(joint_posterior(question, names, args, kwargs).probs, len(names))
 
     return query
 
 
-def _of_all(graph: FactorGraph) -> Tensor:
-    refuse_scales(graph, "The entropy of all variables")
+def _of_all(graph: FactorGraph) -> tuple[Tensor, Tensor]:
+    """The entropy of a graph's variables, and the log-evidence."""
     result = solve(graph, beliefs=True)
     refuse_impossible(graph, result.value)
     total = result.value
     for belief, factor in zip(result.beliefs, graph.factors, strict=False):  # Probes are ones.
         total = total - (belief * torch.where(belief > 0, factor.data, 0.0)).sum()
-    return total
+    return total, result.value
 
 
 def table_entropy(probs: Tensor, dims: int) -> Tensor:

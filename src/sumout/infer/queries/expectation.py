@@ -23,6 +23,7 @@ def expectation(
     function: Function,
     *,
     max_plate_nesting: int | None = None,
+    enumeration: str = "parallel",
 ) -> Callable[..., Tensor]:
     """The posterior expectation of a function of some variables.
 
@@ -33,13 +34,14 @@ def expectation(
             a callable. The callable is called once, with a tensor of values for each variable, all of the shape of
             such a table (then the site's event shape): the values that a program's site would draw, the indices of
             states for a graph. It returns the table.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``, also a table of rows, which are a first dimension).
         It returns the expected value for each element of the variables' plates, shape ``(*batch_shape, *results)``.
         Differentiable, also by what ``function`` is made of. What the function gives for impossible states does not
-        count, be it infinite.
+        count, be it infinite. Where a program has some of the sites in some runs only, it is that given that all are
+        there.
 
     Raises:
         ModelError: if the table does not have the size of the variables.
@@ -58,7 +60,7 @@ def expectation(
     >>> expectation(model, "a", torch.tensor([10.0, 20.0]))(torch.tensor(1.0))
     tensor(17.5000)
     """
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
     names = group_of(sites)
 
     def query(*args: Any, **kwargs: Any) -> Tensor:

@@ -15,18 +15,21 @@ from sumout.infer.answers.result import Beliefs
 from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
 from sumout.infer.queries.row_answers import hidden_in, marginals_of_rows
 from sumout.infer.rows.read import EvidenceTable
+from sumout.infer.rows.weights import plain
 from sumout.infer.solving.solve import solve
 from sumout.plan import EliminationPlan
 
 
-def factor_beliefs(target: Target, *, max_plate_nesting: int | None = None) -> Callable[..., Beliefs]:
+def factor_beliefs(
+    target: Target, *, max_plate_nesting: int | None = None, enumeration: str = "parallel"
+) -> Callable[..., Beliefs]:
     """The joint posterior of the hidden variables of every factor, from one forward and one backward sweep.
 
     For a program, a factor is what a site (observed or not) says about the hidden sites that it depends on.
 
     Args:
         target: a program, or a ``FactorGraph``.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``, also a table of rows) that returns ``Beliefs``: a
@@ -36,7 +39,9 @@ def factor_beliefs(target: Target, *, max_plate_nesting: int | None = None) -> C
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
-        EnumerationError, PlanError, MemoryLimitError: as in ``log_evidence``.
+        EnumerationError: as in ``log_evidence``, and if sites are enumerated sequentially: what depends on these, a
+            program decides, and no factor tells.
+        PlanError, MemoryLimitError: as in ``log_evidence``.
 
     >>> import torch, sumout
     >>> import sumout.distributions as dist
@@ -51,7 +56,7 @@ def factor_beliefs(target: Target, *, max_plate_nesting: int | None = None) -> C
 
     Source: Kschischang, Frey and Loeliger, *Factor graphs and the sum-product algorithm* (2001), equation 6.
     """
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
 
     def query(*args: Any, **kwargs: Any) -> Beliefs:
         rows = question.table(args, kwargs)
@@ -81,7 +86,7 @@ def _of_rows(graph: FactorGraph, table: EvidenceTable) -> Beliefs:
 def _scopes(graph: FactorGraph, hidden: Container[str]) -> dict[str, tuple[str, ...]]:
     return {
         factor.name: tuple([name for name in factor.inputs if name in graph.variables and name in hidden])
-        for factor in graph.factors
+        for factor in plain(graph).factors
     }
 
 

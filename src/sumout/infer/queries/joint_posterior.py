@@ -14,6 +14,7 @@ from sumout.infer.queries.question import (
     sites_of,
 )
 from sumout.infer.queries.row_answers import marginals_of_rows
+from sumout.infer.queries.runs import marginals_of_runs
 from sumout.infer.solving.leaves import about
 from sumout.infer.solving.solve import solve
 
@@ -22,6 +23,8 @@ def joint_posterior(
     question: Question, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Joint:
     """The joint table of some variables, given what a query was called with; of rows of evidence, the rows first.
+
+    Where a program has some of them in some runs only, it is that given that all are there.
 
     Raises:
         EvidenceError: for a name that is not summed out.
@@ -32,7 +35,11 @@ def joint_posterior(
     if rows is not None:
         tables, _, _ = marginals_of_rows(*rows, (names,))
         return joint_of(rows[0], {}, names, tables[names])
-    graph, trace = question(*args, **kwargs)
+    runs = question.runs(args, kwargs)
+    if runs[0].sites:
+        found: Joint = marginals_of_runs(runs, (names,))[names]
+        return found
+    graph, trace, _ = runs[0]
     of_program = sites_of(trace)
     refuse_continuous(trace, names)
     check_names(graph.variables, [names], of_program)

@@ -15,15 +15,19 @@ from sumout.execute import MAX_SUM, Choice
 from sumout.factors import Factor, FactorGraph
 from sumout.infer.answers.readout import site_values
 from sumout.infer.answers.result import BestAssignments
+from sumout.infer.programs.graphs import ProgramGraph
 from sumout.infer.programs.score import log_joint
+from sumout.infer.queries.gathered import Gathered
 from sumout.infer.queries.question import (
     Question,
     Target,
     refuse_collapsed,
     refuse_impossible,
+    refuse_nan,
     refuse_scales,
     sites_of,
 )
+from sumout.infer.queries.runs import all_sites, log_evidence_of_runs
 from sumout.infer.solving.solve import plan_for, solve
 from sumout.plan import EliminationPlan
 
@@ -33,7 +37,18 @@ _COLLAPSED = (
 )
 
 
-def k_best(target: Target, k: int, *, max_plate_nesting: int | None = None) -> Callable[..., BestAssignments]:
+class MixedBest(BestAssignments):
+    """``BestAssignments`` of which some may lack sites.
+
+    ``present`` has for each name which assignments have it. Where they do not, the value is NaN, or -1 for integers.
+    """
+
+    present: Mapping[str, Tensor]
+
+
+def k_best(
+    target: Target, k: int, *, max_plate_nesting: int | None = None, enumeration: str = "parallel"
+) -> Callable[..., BestAssignments]:
     """The ``k`` most probable joint assignments of all summed-out sites, given the observations, best first.
 
     All possible assignments are in one region at first. A sweep with max-marginals gives a region's best assignment
@@ -45,12 +60,13 @@ def k_best(target: Target, k: int, *, max_plate_nesting: int | None = None) -> C
     Args:
         target: a program, or a ``FactorGraph``.
         k: how many.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``) that returns ``BestAssignments``: values of shape
         ``(k, *batch_shape)``, fewer than ``k`` if fewer assignments are possible, and the ``log_prob`` of each, the
-        logarithm of its joint probability with the observations (differentiable).
+        logarithm of its joint probability with the observations (differentiable). Where sites are enumerated
+        sequentially, an assignment may lack some; ``present[name]`` tells which have it.
 
     Raises:
         ValueError: if ``k`` is not a whole number of at least 1.
@@ -72,30 +88,65 @@ def k_best(target: Target, k: int, *, max_plate_nesting: int | None = None) -> C
     """
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is {k!r}: it is a whole number of at least 1.")
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
 
     def query(*args: Any, **kwargs: Any) -> BestAssignments:
-        graph, trace = question(*args, **kwargs)
-        refuse_collapsed(trace, "The list of the best assignments", _COLLAPSED)
-        refuse_scales(graph, "The order of assignments")
-        search = _Search(graph)
-        found = search.run(k)
-        choices = {
-            name: Choice(torch.stack([each[name].states for each in found]), search.homes[name])
-            for name in graph.variables
-        }
-        log_prob = log_joint(graph, choices)
+        runs = question.runs(args, kwargs)
+        for run in runs:
+            refuse_collapsed(run.trace, "The list of the best assignments", _COLLAPSED)
+            refuse_scales(run.graph, "The order of assignments")
+        found = [best for run in runs if (best := _of_run(run, k)) is not None]
+        if not found:
+            refuse_impossible(runs[0].graph, torch.tensor(-torch.inf))
+        log_prob = torch.cat([each.log_prob for each in found])
         # Sums in another order may differ in the last digit: what is shown is in the order of what is shown.
-        order = log_prob.detach().argsort(descending=True, stable=True)
-        choices = {name: Choice(choice.states[order], choice.plates) for name, choice in choices.items()}
-        of_program = sites_of(trace)
-        values = {
-            name: site_values(of_program[name], choice) if name in of_program else choice.states
-            for name, choice in choices.items()
-        }
-        return BestAssignments(values, search.plan, graph.states, log_prob[order], lambda: solve(graph).value)
+        order = log_prob.detach().argsort(descending=True, stable=True)[:k]
+        names = dict.fromkeys([*all_sites(runs), *[name for each in found for name in each.values]])
+        together = Gathered(
+            len(log_prob), [name for name in names if any(name in each.values for each in found)]
+        )
+        start = 0
+        for each in found:
+            count = len(each.log_prob)
+            together.put(torch.arange(start, start + count), each.values)
+            start += count
+        values = {name: value[order] for name, value in together.values.items()}
+        graph = runs[0].graph
+        answer = MixedBest(
+            values, found[0].plan, graph.states, log_prob[order], lambda: log_evidence_of_runs(runs)
+        )
+        answer.present = {name: rows[order] for name, rows in together.present.items()}
+        return answer
 
     return query
+
+
+class _Best(NamedTuple):
+    """The best assignments of one run."""
+
+    values: Mapping[str, Tensor]
+    log_prob: Tensor
+    plan: EliminationPlan
+
+
+def _of_run(run: ProgramGraph, k: int) -> _Best | None:
+    """``None`` if the run is impossible."""
+    search = _Search(run.graph)
+    found = search.run(k)
+    if not found:
+        return None
+    choices = {
+        name: Choice(torch.stack([each[name].states for each in found]), search.homes[name])
+        for name in run.graph.variables
+    }
+    log_prob = log_joint(run.graph, choices)
+    of_program = sites_of(run.trace)
+    values = {
+        name: site_values(of_program[name], choice) if name in of_program else choice.states
+        for name, choice in choices.items()
+    }
+    values |= {name: site.value.expand(len(found), *site.value.shape) for name, site in run.sites.items()}
+    return _Best(values, log_prob, search.plan)
 
 
 class _Region(NamedTuple):
@@ -119,8 +170,10 @@ class _Search:
         self.plan: EliminationPlan = plan_for(self._within(self.open), tuple(graph.variables), backward=True)
 
     def run(self, k: int) -> list[Mapping[str, Choice]]:
-        """The best assignments; at least one, for an empty graph has one, at most ``k``."""
+        """The best assignments, at most ``k``; an empty graph has one, an impossible one none."""
         first = self._region(self.open)
+        if first is None:
+            return []
         found = [first.best]
         number = itertools.count()  # Regions are not compared.
         regions = [(-first.second, next(number), first)]
@@ -134,6 +187,8 @@ class _Search:
             only[region.place] = 0.0
             inside = self._region({**region.masks, region.name: only})
             outside = self._region({**region.masks, region.name: without})
+            assert inside is not None
+            assert outside is not None
             found.append(inside.best)
             for each in (inside, outside):
                 heapq.heappush(regions, (-each.second, next(number), each))
@@ -154,10 +209,12 @@ class _Search:
         ]
         return FactorGraph((*self.fixed, *factors), self.graph.variables, self.graph.plates)
 
-    def _region(self, masks: Mapping[str, Tensor]) -> _Region:
-        """Looks for the best of a region, and for the second best."""
+    def _region(self, masks: Mapping[str, Tensor]) -> _Region | None:
+        """Looks for the best of a region, and for the second best; ``None`` if it is impossible."""
         result = solve(self._within(masks), MAX_SUM, plan=self.plan)
-        refuse_impossible(self.graph, result.value)
+        refuse_nan(self.graph, result.value)
+        if result.value == -torch.inf:
+            return None
         best = result.assignment if masks else {}
         if not masks:
             return _Region(masks, best, -torch.inf, "", ())

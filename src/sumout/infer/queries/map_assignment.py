@@ -9,11 +9,12 @@ from sumout.execute import MAX_SUM
 from sumout.infer.answers.readout import site_value
 from sumout.infer.answers.result import Assignment
 from sumout.infer.collapsing.results import best_values, groups_of, maximised
+from sumout.infer.programs.graphs import graph_of_trace
 from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
 from sumout.infer.queries.row_answers import log_evidence_of_rows, map_of_rows
 from sumout.infer.queries.runs import map_of_runs
+from sumout.infer.rows.weights import for_maxima
 from sumout.infer.solving.solve import solve
-from sumout.lower import lower
 
 
 def map_assignment(
@@ -56,7 +57,8 @@ def map_assignment(
             return map_of_runs(runs)
         graph, trace, _ = runs[0]
         groups = groups_of(trace)
-        result = solve(lower(maximised(trace)) if groups and trace is not None else graph, MAX_SUM)
+        of_maxima = graph_of_trace(maximised(trace)) if groups and trace is not None else graph
+        result = solve(for_maxima(of_maxima), MAX_SUM)
         refuse_impossible(graph, result.value)
         of_program = sites_of(trace)
         values = {

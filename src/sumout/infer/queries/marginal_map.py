@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sumout.execute import MAX_SUM
+import torch
+from torch import Tensor
+
+from sumout.errors import EnumerationError
+from sumout.execute import LOG_SUM_EXP, MAX_SUM, Result
 from sumout.infer.answers.readout import site_value
 from sumout.infer.answers.result import MarginalAssignment
+from sumout.infer.programs.graphs import ProgramGraph
 from sumout.infer.queries.question import (
     Question,
     Target,
@@ -17,12 +22,17 @@ from sumout.infer.queries.question import (
     refuse_scales,
     sites_of,
 )
+from sumout.infer.queries.runs import log_evidence_of_runs
 from sumout.infer.solving.leaves import without_leaves
 from sumout.infer.solving.solve import plan_for, solve
 
 
 def marginal_map(
-    target: Target, sites: str | Iterable[str], *, max_plate_nesting: int | None = None
+    target: Target,
+    sites: str | Iterable[str],
+    *,
+    max_plate_nesting: int | None = None,
+    enumeration: str = "parallel",
 ) -> Callable[..., MarginalAssignment]:
     """The most probable joint assignment of some sites, whatever the others are.
 
@@ -32,7 +42,7 @@ def marginal_map(
     Args:
         target: a program, or a ``FactorGraph``.
         sites: the name or names of the sites to be assigned.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``) that returns a ``MarginalAssignment``: values as
@@ -56,28 +66,55 @@ def marginal_map(
     Source: Park and Darwiche, *Complexity results and approximation strategies for MAP explanations* (2004); the
     constrained order is that of Dechter, *Bucket elimination* (1999), section 6.
     """
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
     names = group_of(sites)
 
     def query(*args: Any, **kwargs: Any) -> MarginalAssignment:
-        graph, trace = question(*args, **kwargs)
-        check_names(graph.variables, names)
-        refuse_scales(graph, "A marginal MAP")
-        smaller = without_leaves(graph, [name for name in graph.variables if name not in names])
-        plan = plan_for(smaller, maximised=names, backward=True)
-        result = solve(smaller, MAX_SUM, plan=plan)
+        runs = question.runs(args, kwargs)
+        check_names({name for run in runs for name in (*run.graph.variables, *run.sites)}, names)
+        for run in runs:
+            refuse_scales(run.graph, "A marginal MAP")
+            _refuse_steering(run, names)
+        found = [_of_run(run, names) for run in runs]
+        best = max(range(len(runs)), key=lambda number: float(found[number][0].value.detach()))
+        result, values = found[best]
+        graph = runs[best].graph
         refuse_impossible(graph, result.value)
-        of_program = sites_of(trace)
-        values = {
-            name: site_value(of_program[name], result.assignment[name])
-            if name in of_program
-            else result.assignment[name].states
-            for name in names
-        }
         states = {name: graph.states[name] for name in names if name in graph.states}
         widest = max((len(graph.variables.keys() & factor.inputs) for factor in graph.factors), default=1)
         return MarginalAssignment(
-            values, result.plan, states, result.value, lambda: solve(graph).value, widest
+            values, result.plan, states, result.value, lambda: log_evidence_of_runs(runs), widest
         )
 
     return query
+
+
+def _of_run(run: ProgramGraph, names: Sequence[str]) -> tuple[Result, dict[str, Tensor]]:
+    """The best of one run, and the values of those sites that it has."""
+    graph, of_program = run.graph, sites_of(run.trace)
+    maximised = tuple([name for name in names if name in graph.variables])
+    smaller = without_leaves(graph, [name for name in graph.variables if name not in maximised])
+    # Where nothing is left to be assigned, all is summed out.
+    plan = plan_for(smaller, maximised=maximised, backward=True)
+    result = solve(smaller, MAX_SUM if maximised else LOG_SUM_EXP, plan=plan)
+    values = {}
+    if result.value > -torch.inf:
+        for name in names:
+            if name in run.sites:
+                values[name] = run.sites[name].value
+            elif name in of_program and name in maximised:
+                values[name] = site_value(of_program[name], result.assignment[name])
+            elif name in maximised:
+                values[name] = result.assignment[name].states
+    return result, values
+
+
+def _refuse_steering(run: ProgramGraph, names: Sequence[str]) -> None:
+    """Raises ``EnumerationError`` if a site that steers the program is to be summed out."""
+    for name in run.sites:
+        if name not in names:
+            raise EnumerationError(
+                f"Site {name!r} is enumerated sequentially and is not among those to be assigned, {tuple(names)}: the "
+                "sum over it is one over runs of the program, and the maximum of a sum is not to be had from the runs' "
+                "maxima. Name it too, or enumerate it in parallel."
+            )

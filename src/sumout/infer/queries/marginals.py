@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from sumout.errors import EvidenceError
 from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import distribution_of, table_of
 from sumout.infer.answers.result import Marginals
-from sumout.infer.collapsing.results import Group, groups_of, posteriors, readouts_for
+from sumout.infer.collapsing.asked import InRun, posteriors, sought_of
+from sumout.infer.collapsing.results import groups_of
 from sumout.infer.queries.question import (
     Question,
     Target,
@@ -53,6 +53,9 @@ def marginals(
         Sites that ``collapse`` integrated out have a distribution of their conjugate family (or normal, Student t), a
         ``MixtureSameFamily`` of these where discrete sites choose; steps of vectorized chains are named as in a loop.
         Sites that depend on these alone, such as predictions, are there if their distribution has a closed form.
+        A tuple of collapsed sites that are normal together has their ``MultivariateNormal`` (with an unknown scale in
+        common, a ``MultivariateStudentT``): entries one site after the other in the order of the names, events
+        flattened; a batch of all plates that the sites live in.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
@@ -89,20 +92,21 @@ def marginals(
         graph, trace, _ = runs[0]
         groups = groups_of(trace)
         asked = (*graph.variables, *groups) if wanted is None else wanted
-        integrated = {
-            name: groups[name]
-            for each in asked
-            if not groups.keys().isdisjoint(group_of(each))
-            for name in (_single(groups, each),)
-        }
+        others = [name for each in asked for name in group_of(each) if name not in groups]
+        check_names([*graph.variables, *groups], others)
+        integrated = {each: one for each in asked if (one := sought_of(groups, each)) is not None}
         listed = tuple([each for each in asked if each not in integrated])
         of_program = sites_of(trace)
         check_names(graph.variables, listed, of_program)
-        readouts = tuple(dict.fromkeys([*listed, *readouts_for(integrated.values())]))
+        needed = [each.readout for each in integrated.values() if each.readout is not None]
+        readouts = tuple(dict.fromkeys([*listed, *needed]))
         result = solve(about(graph, readouts), marginals=readouts)
         refuse_impossible(graph, result.value)
         tables = {each: table_of(of_program, each, result.marginal(each)) for each in listed}
-        continuous, unknown = posteriors(groups, integrated, result.marginal)
+        certain = result.value.new_ones(())
+        continuous, unknown = posteriors(
+            {each: [InRun(one, result.marginal, certain)] for each, one in integrated.items()}
+        )
         if wanted is not None:
             for refuse in unknown.values():
                 refuse()
@@ -117,21 +121,6 @@ def marginals(
         )
 
     return query
-
-
-def _single(groups: Mapping[str, Group], each: Readout) -> str:
-    """The name of a collapsed site.
-
-    Raises:
-        EvidenceError: for several sites, as their joint posterior is no table.
-    """
-    if isinstance(each, str):
-        return each
-    names = ", ".join(repr(name) for name in each if name in groups)
-    raise EvidenceError(
-        f"{names} in {each!r} was integrated out by collapse, and a joint posterior with it is no table. Ask for each "
-        "site by itself, or draw them jointly: posterior_samples."
-    )
 
 
 def _quickly(

@@ -19,6 +19,7 @@ def mutual_information(
     b: str | Iterable[str],
     *,
     max_plate_nesting: int | None = None,
+    enumeration: str = "parallel",
 ) -> Callable[..., Tensor]:
     """The mutual information of two groups of variables in nats, given the observations.
 
@@ -29,11 +30,12 @@ def mutual_information(
         target: a program, or a ``FactorGraph``.
         a: the name or names of the first group.
         b: the name or names of the second; all are in one joint table.
-        max_plate_nesting: as in ``log_evidence``.
+        max_plate_nesting, enumeration: as in ``log_evidence``.
 
     Returns:
         A function of the program's arguments (or of ``evidence=``, also a table of rows) that returns one number for
-        each row and each element of the plates of the groups. Differentiable.
+        each row and each element of the plates of the groups. Differentiable. Where a program has some of them in some
+        runs only, it is that given that all are there.
 
     Raises:
         EvidenceError: for a name that is not summed out, or is in both groups.
@@ -48,7 +50,7 @@ def mutual_information(
 
     Source: Cover and Thomas, *Elements of Information Theory* (2006), equation 2.45.
     """
-    question = Question(target, max_plate_nesting)
+    question = Question(target, max_plate_nesting, enumeration)
     first, second = group_of(a), group_of(b)
     both = [name for name in first if name in second]
     if both:

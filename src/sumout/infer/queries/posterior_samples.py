@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from sumout.errors import MemoryLimitError
 from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import site_values
 from sumout.infer.answers.result import PosteriorSamples
-from sumout.infer.collapsing.results import draws_of, groups_of
+from sumout.infer.collapsing.settled import posterior_draws
 from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
 from sumout.infer.queries.runs import samples_of_runs
 from sumout.infer.solving.solve import plan_for, sample
@@ -68,23 +69,27 @@ def posterior_samples(
     if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise ValueError(f"num_samples is {num_samples!r}: it is a whole number of at least 1.")
     question = Question(target, max_plate_nesting, enumeration)
+    program = None if question.program is None else question.program.program
 
     def query(*args: Any, **kwargs: Any) -> PosteriorSamples:
         with torch.no_grad():
             runs = question.runs(args, kwargs)
+            collapsed_draws = partial(posterior_draws, program, args=args, kwargs=kwargs, generator=generator)
             if runs[0].sites:
-                return samples_of_runs(runs, num_samples, generator, _check_memory)
+                return samples_of_runs(runs, num_samples, generator, _check_memory, collapsed_draws)
             graph, trace, _ = runs[0]
             plan = plan_for(graph, backward=True)
             _check_memory(graph, num_samples)
             drawn = sample(graph, num_samples, generator, plan=plan)
             refuse_impossible(graph, drawn.value)
-            collapsed, density = draws_of(groups_of(trace).values(), num_samples, drawn.choices, generator)
-        of_program = sites_of(trace)
-        values = {
-            name: site_values(of_program[name], choice) if name in of_program else choice.states
-            for name, choice in ((name, drawn.choices[name]) for name in graph.variables)
-        }
+            of_program = sites_of(trace)
+            values = {
+                name: site_values(of_program[name], choice) if name in of_program else choice.states
+                for name, choice in ((name, drawn.choices[name]) for name in graph.variables)
+            }
+            collapsed, density = collapsed_draws(
+                run=trace, count=num_samples, discrete=values, choices=drawn.choices
+            )
         log_prob = drawn.log_prob + density
         return PosteriorSamples({**values, **collapsed}, plan, graph.states, log_prob, drawn.value)
 

@@ -18,6 +18,7 @@ from sumout.infer.collapsing.results import groups_of
 from sumout.infer.programs.graphs import ProgramGraph, graphs_of
 from sumout.infer.programs.program import EnumeratedProgram
 from sumout.infer.rows.read import EvidenceTable, is_table, read_table
+from sumout.infer.rows.weights import WeightedGraph
 from sumout.infer.solving.prepared import PreparedGraph, prepared_graph
 from sumout.plan.structure import Readout
 
@@ -49,9 +50,10 @@ class Question:
         if runs[0].sites:
             names = ", ".join(map(repr, runs[0].sites))
             raise EnumerationError(
-                f"Sites are enumerated sequentially ({names}), and this query does not put the answers of several runs "
-                "together: log_evidence, marginals, map_assignment and posterior_samples do. Enumerate them in "
-                "parallel: infer={'enumerate': 'parallel'}, with torch.where in the place of decisions on their values."
+                f"Sites are enumerated sequentially ({names}): the program decides, run by run, what depends on them, "
+                "so this query, of the sites that each factor depends on, has no answer. Ask for joint marginals: "
+                "marginals(program, [('a', 'b')]). Or enumerate in parallel: infer={'enumerate': 'parallel'}, with "
+                "torch.where in the place of decisions on their values."
             )
         return runs[0].graph, runs[0].trace
 
@@ -192,6 +194,7 @@ def refuse_scales(graph: FactorGraph, what: str) -> None:
     """Raises ``ModelError`` for a graph with powers, which make no distribution over assignments."""
     scaled = [f"plate {name!r}" for name, plate in graph.plates.items() if plate.scale != 1]
     scaled += [f"factor {factor.name!r}" for factor in graph.factors if factor.scale != 1]
+    scaled += [f"factor {name!r}" for name in (graph.powers if isinstance(graph, WeightedGraph) else ())]
     if scaled:
         raise ModelError(
             f"{what} is that of a distribution over assignments, and a power (of {scaled[0]}, from a subsampled plate "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,21 +12,19 @@ from sumout.errors import ImpossibleEvidenceError
 from sumout.execute import MAX_SUM
 from sumout.factors import FactorGraph
 from sumout.infer.queries.question import check_names, refuse_nan
-from sumout.infer.rows.batches import solve_rows
+from sumout.infer.rows.batches import Batch, solve_rows
 from sumout.infer.rows.read import EvidenceTable
 from sumout.plan import EliminationPlan
 from sumout.plan.structure import Readout
 
+R = TypeVar("R", bound=Readout)
+
 
 def log_evidence_of_rows(graph: FactorGraph, table: EvidenceTable) -> Tensor:
     """The log-evidence of each row, shape ``(rows,)``."""
-    rows, values = [], []
-    for batch in solve_rows(graph, table):
-        rows.append(batch.rows)
-        values.append(batch.result.value[: len(batch.rows)])
-    value = _in_order(values, rows)
-    refuse_nan(graph, value.sum())
-    return value
+    batches = solve_rows(graph, table)
+    _, values, _ = _together(graph, batches, (), lambda batch, name: batch.result.value, possible=False)
+    return values
 
 
 def hidden_in(graph: FactorGraph, table: EvidenceTable) -> list[str]:
@@ -41,48 +40,60 @@ def marginals_of_rows(
     hidden = hidden_in(graph, table)
     asked = tuple(hidden if wanted is None else wanted)
     check_names(hidden, asked)
-    rows, values = [], []
-    found: dict[Readout, list[Tensor]] = {each: [] for each in asked}
-    plan = None
-    for batch in solve_rows(graph, table, wanted=asked):
-        count, result = len(batch.rows), batch.result
-        plan = result.plan
-        value = result.value[:count]
-        _refuse_impossible(graph, value, batch.rows)
-        rows.append(batch.rows)
-        values.append(value)
-        for each in asked:
-            if each in batch.observed:
-                assert isinstance(each, str)
-                found[each].append(_certain(graph, batch.observed[each], each).to(value))
-            else:
-                found[each].append(result.marginal(each).probs[:count])
-    assert plan is not None
-    tables = {each: _in_order(parts, rows) for each, parts in found.items()}
-    return tables, plan, _in_order(values, rows)
+
+    def read(batch: Batch, each: Readout) -> Tensor:
+        if each not in batch.observed:
+            return batch.result.marginal(each).probs
+        assert isinstance(each, str)
+        certain = torch.nn.functional.one_hot(batch.observed[each], graph.variables[each].size)
+        return certain.to(batch.result.value)
+
+    tables, values, plan = _together(graph, solve_rows(graph, table, wanted=asked), asked, read)
+    return tables, plan, values
 
 
 def map_of_rows(
     graph: FactorGraph, table: EvidenceTable
 ) -> tuple[dict[str, Tensor], EliminationPlan, Tensor]:
     """State indices of what is not observed in all rows, the rows first; a plan that was run; log-probabilities."""
-    names = hidden_in(graph, table)
-    rows, values = [], []
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def read(batch: Batch, name: str) -> Tensor:
+        here = batch.observed.get(name)
+        return batch.result.assignment[name].states if here is None else here.to(batch.result.value.device)
+
+    states, values, plan = _together(graph, solve_rows(graph, table, MAX_SUM), hidden_in(graph, table), read)
+    return states, plan, values
+
+
+def _together(
+    graph: FactorGraph,
+    batches: Iterable[Batch],
+    names: Sequence[R],
+    read: Callable[[Batch, R], Tensor],
+    *,
+    possible: bool = True,
+) -> tuple[dict[R, Tensor], Tensor, EliminationPlan]:
+    """What is read of all batches by name, their values, and the plan of the last; rows that a batch repeats go.
+
+    Raises:
+        ImpossibleEvidenceError: naming rows of probability zero, if all are to be ``possible``.
+    """
+    rows: list[Tensor] = []
+    values: list[Tensor] = []
+    found: dict[R, list[Tensor]] = {each: [] for each in names}
     plan = None
-    for batch in solve_rows(graph, table, MAX_SUM):
-        count, result = len(batch.rows), batch.result
-        plan = result.plan
-        value = result.value[:count]
-        _refuse_impossible(graph, value, batch.rows)
+    for batch in batches:
+        count, plan = len(batch.rows), batch.result.plan
         rows.append(batch.rows)
-        values.append(value)
-        for name in names:
-            here = batch.observed.get(name)
-            states = result.assignment[name].states[:count] if here is None else here.to(value.device)
-            found[name].append(states)
+        values.append(batch.result.value[:count])
+        if possible:
+            _refuse_impossible(graph, values[-1], batch.rows)
+        for each, parts in found.items():
+            parts.append(read(batch, each)[:count])
     assert plan is not None
-    return {name: _in_order(parts, rows) for name, parts in found.items()}, plan, _in_order(values, rows)
+    value = _in_order(values, rows)
+    refuse_nan(graph, value.sum())
+    return {each: _in_order(parts, rows) for each, parts in found.items()}, value, plan
 
 
 def _in_order(parts: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
@@ -94,13 +105,7 @@ def _in_order(parts: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
     return together[numbers.argsort().to(together.device)]
 
 
-def _certain(graph: FactorGraph, column: Tensor, name: str) -> Tensor:
-    """Probabilities of an observed variable: one for its state, zero for others."""
-    return torch.nn.functional.one_hot(column, graph.variables[name].size)
-
-
 def _refuse_impossible(graph: FactorGraph, value: Tensor, rows: Tensor) -> None:
-    refuse_nan(graph, value.sum())
     impossible = rows[(value == -torch.inf).cpu()].tolist()
     if impossible:
         more = f" and {len(impossible) - 5} more" if len(impossible) > 5 else ""

@@ -19,11 +19,12 @@ from sumout.effects.trace import sample_sites, site_is_subsample
 from sumout.errors import EnumerationError, ModelError
 from sumout.factors import Factor, FactorGraph
 from sumout.infer.collapsing.marked import with_marked_sites_collapsed
-from sumout.infer.programs.graphs import graph_of_run
+from sumout.infer.programs.graphs import graph_of_run, refuse_powers
 from sumout.infer.programs.program import EnumeratedProgram, Rehearsal, check_declared, plate_nesting
 from sumout.infer.programs.sequential import sequential_runs
 from sumout.infer.rows.batched import BatchedGraph
-from sumout.infer.sampling.given import GivenMarked, refuse_given
+from sumout.infer.rows.weights import weight_factors
+from sumout.infer.sampling.given import GivenMarked, refuse_extra, refuse_given
 from sumout.infer.sampling.influence import runs_along_values
 from sumout.infer.sampling.plates import SAMPLES, SamplePlate, decisions_told, samples_first
 from sumout.infer.sampling.posterior import check_program
@@ -40,6 +41,10 @@ class Importance:
     Discrete sites of finite support that the guide does not draw are summed out exactly in the weights, but for those
     marked ``infer={"enumerate": None}``. Summing out never raises the variance of the weights (Rao-Blackwell).
     Other latent sites that the guide lacks are drawn from the prior.
+
+    Log-probabilities of both programs are scaled and masked as in an ELBO: a drawn site in a subsampled plate has the
+    weight ``(p / q)**(size / subsample_size)``, for all the elements that it stands for. The logarithm of a weight is
+    then right on average over subsamples, and the mean weight no unbiased estimate of the evidence.
 
     Args:
         model: a program.
@@ -87,6 +92,7 @@ class Importance:
         self.num_samples = num_samples
         self.parallel = parallel
         self._replay = ReplayMessenger(trace=Trace())
+        self._replay.reports_unused = False  # refuse_extra tells more
         self.enumeration = enumeration
         self._around: Messenger | None = None
         self.max_plate_nesting = max_plate_nesting
@@ -97,7 +103,8 @@ class Importance:
         Raises:
             EnumerationError: if a latent site that neither the guide draws nor is summed out depends on one that is
                 summed out; and as ``log_evidence``.
-            ModelError: if a handler gives a latent site a value (``replay``), which is no draw; if a weight is NaN.
+            ModelError: if a handler gives a latent site a value (``replay``), which is no draw; if the guide draws a
+                site that the model lacks, other than an auxiliary one; if a weight is NaN.
             PlanError, MemoryLimitError: as ``log_evidence``.
         """
         single = self._single(args, kwargs)
@@ -108,7 +115,7 @@ class Importance:
                 return self._weighted(self.num_samples, single[0], args, kwargs)
         runs = [self._weighted(None, single[0], args, kwargs) for _ in range(self.num_samples)]
         values = {name: torch.cat([run.samples[name] for run in runs]) for name in runs[0].samples}
-        return WeightedSamples(values, torch.cat([run.log_weights for run in runs]))
+        return WeightedSamples(values, torch.cat([run.log_weights for run in runs]), runs[0].auxiliary)
 
     def _single(self, args: Args, kwargs: Kwargs) -> tuple[Trace, Trace]:
         """A trial run of the guide and one of the model."""
@@ -138,14 +145,18 @@ class Importance:
         self._replay.trace = guide
         program = EnumeratedProgram(self._program, nesting, self.enumeration)
         runs = sequential_runs(lambda: graph_of_run(program, args, kwargs, refuse=False))
+        if len(runs) > 1:
+            refuse_powers([(run.result[0], run.sites) for run in runs], "importance sampling")
         of_runs = []
         for run in runs:
             graph, model = run.result
+            refuse_extra(guide, model)
             touched = {
                 factor.name
                 for factor in graph.factors
                 if not graph.variables.keys().isdisjoint(factor.inputs)
             }
+            touched.update(factor.name for factor in weight_factors(graph))
             logs: list[Tensor] = []
             for site in sample_sites(model):
                 if is_lookback(site):
@@ -173,7 +184,8 @@ class Importance:
             if not site.infer.get("_deterministic") and not site_is_subsample(site):
                 shape = torch.as_tensor(single.nodes[name].value).shape
                 samples[name] = samples_first(name, site.value, 1 if count is None else count, shape)
-        return WeightedSamples(samples, total.reshape(1) if count is None else total.expand(count))
+        auxiliary = [name for name in samples if guide.nodes[name].infer.get("is_auxiliary")]
+        return WeightedSamples(samples, total.reshape(1) if count is None else total.expand(count), auxiliary)
 
 
 def _latent(run: Trace) -> Trace:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sumout.distributions import Unit
 from sumout.distributions.families import is_distribution
 from sumout.effects import Message, Messenger
 from sumout.effects.handlers import IndepMessenger
@@ -45,6 +46,9 @@ class Given(Messenger):
         values: by name of site; one sample of each, or all of them along dimension 0.
         plate_nesting: dimensions of the plates inside the plate of samples; ``None`` where there is one sample.
 
+    Attributes:
+        unused: the names that no site has had so far, in any run.
+
     >>> import sumout
     >>> import sumout.distributions as dist
     >>> given = Given({"z": torch.zeros(5)}, plate_nesting=2)
@@ -55,15 +59,20 @@ class Given(Messenger):
     def __init__(self, values: Mapping[str, Tensor], plate_nesting: int | None = None) -> None:
         self.values = values
         self.plate_nesting = plate_nesting
+        self.unused = set(values)
 
     def _pyro_sample(self, msg: Message) -> None:
         name = msg.name
-        if name is None or msg.infer.get("_deterministic"):
+        if name is None:
+            return
+        self.unused.discard(name)
+        if msg.infer.get("_deterministic"):
             return
         if name in self.values:
             msg.value = self._placed(msg, name)
         elif "_chain" in msg.infer and not msg.is_observed:
             names = {each for each, _, _ in sources(msg, self.values)}
+            self.unused -= names
             found = assembled(msg, {each: self._placed(msg, each) for each in names}) if names else None
             if found is None:
                 return
@@ -77,6 +86,8 @@ class Given(Messenger):
         """The samples where a run in the plate of samples has them: left of all plates."""
         value = self.values[name]
         if self.plate_nesting is None:
+            if name == msg.name and is_distribution(msg.plain_fn) and not isinstance(msg.plain_fn, Unit):
+                _check_shape(name, value, msg.fn)
             return value
         event_dim = msg.plain_fn.event_dim if is_distribution(msg.plain_fn) else 0
         missing = self.plate_nesting + 1 + event_dim - value.dim()
@@ -89,6 +100,25 @@ class Given(Messenger):
         return value.reshape(value.shape[0], *[1] * missing, *value.shape[1:])
 
 
+def _check_shape(name: str, value: Tensor, fn: Any) -> None:
+    """Raises ``ModelError`` for a value of one sample that is no value of a site with distribution ``fn``."""
+    wanted = (*fn.batch_shape, *fn.event_shape)
+    sizes = zip(reversed(value.shape), reversed(wanted), strict=False)
+    if value.dim() > len(wanted) or any(size not in (1, other) for size, other in sizes):
+        raise ModelError(
+            f"Site {name!r} is given samples of shape {tuple(value.shape)} each, and its values have shape {wanted} in "
+            "this run. Samples lie along dimension 0 alone: put those of several chains together, value.flatten(0, 1) "
+            "(mcmc.get_samples() does, without group_by_chain). Samples of data of another size are none of this run: "
+            "leave them out, and they are drawn."
+        )
+
+
+def is_decision(error: Exception) -> bool:
+    """Whether an error is torch's, of Python's deciding on a value that has many elements."""
+    found = str(error)
+    return not isinstance(error, SumoutError) and ("ambiguous" in found or "to Scalar" in found)
+
+
 @contextmanager
 def decisions_told() -> Iterator[None]:
     """Says, for torch's error, what it means that Python decides on a value of many samples at once.
@@ -99,9 +129,7 @@ def decisions_told() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, SumoutError) or not any(
-            each in str(error) for each in ("ambiguous", "to Scalar")
-        ):
+        if not is_decision(error):
             raise
         raise ModelError(
             "Python decides on a value that differs from sample to sample (if, while, and, or, not, bool(), item()). "

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,10 +26,11 @@ from sumout.errors import EnumerationError, ModelError
 from sumout.execute import MAX_SUM, Choice
 from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import latent_sites, site_value
-from sumout.infer.programs.graphs import graph_of_run
+from sumout.infer.programs.graphs import graph_of_run, scale_of_runs
 from sumout.infer.programs.program import EnumeratedProgram, Rehearsal, check_declared, plate_nesting
 from sumout.infer.programs.sequential import sequential_runs
 from sumout.infer.queries.question import refuse_impossible
+from sumout.infer.rows.weights import for_maxima, without_factors
 from sumout.infer.sampling.influence import Run, different, drawn, redrawn, runs_along_values, shape_of
 from sumout.infer.solving.solve import sample, solve
 
@@ -131,7 +131,9 @@ class DiscretePosterior:
         """
         with torch.no_grad(), unused_names_allowed():
             runs, kept, free = self._runs(args, kwargs)
-            chosen, choices = self._choose([_without(run.result[0], free) for run in runs])
+            graphs = [without_factors(run.result[0], free) for run in runs]
+            sequential = [(graph, run.sites) for graph, run in zip(graphs, runs, strict=True)]
+            chosen, choices = self._choose(graphs, scale_of_runs(sequential) if len(runs) > 1 else 1.0)
         graph, trace = runs[chosen].result
         given = Trace()
         for name, site in runs[chosen].sites.items():
@@ -209,19 +211,19 @@ class DiscretePosterior:
             self.max_plate_nesting = plate_nesting(recorder.trace)
         return max([self.max_plate_nesting, *(-frame.dim for frame in around if frame.dim is not None)])
 
-    def _choose(self, graphs: list[FactorGraph]) -> tuple[int, Mapping[str, Choice]]:
-        """A run and the states of its variables."""
+    def _choose(self, graphs: list[FactorGraph], scale: float) -> tuple[int, Mapping[str, Choice]]:
+        """A run and the states of its variables; the sum over runs is raised to the power ``scale``."""
         if len(graphs) == 1 and not graphs[0].variables:
             return 0, {}
         if self.temperature == 0:
-            results = [solve(graph, MAX_SUM) for graph in graphs]
+            results = [solve(for_maxima(graph), MAX_SUM) for graph in graphs]
             values = torch.stack([result.value for result in results])
             refuse_impossible(graphs[0], values.amax())
             best = int(values.argmax())
             return best, results[best].assignment
         chosen = 0
         if len(graphs) > 1:
-            values = torch.stack([solve(graph).value for graph in graphs]).double()
+            values = torch.stack([solve(graph).value for graph in graphs]).double() / scale
             refuse_impossible(graphs[0], values.logsumexp(0))
             probs = (values - values.logsumexp(0)).exp()
             chosen = int(torch.multinomial(probs, 1, generator=self.generator))
@@ -230,12 +232,6 @@ class DiscretePosterior:
         return chosen, {
             name: Choice(choice.states[0], choice.plates) for name, choice in samples.choices.items()
         }
-
-
-def _without(graph: FactorGraph, names: Collection[str]) -> FactorGraph:
-    if not names:
-        return graph
-    return replace(graph, factors=tuple([each for each in graph.factors if each.name not in names]))
 
 
 def replayed(program: Callable[..., Any], values: Trace) -> Callable[..., Any]:

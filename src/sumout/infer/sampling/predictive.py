@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -11,15 +12,16 @@ from torch import Tensor
 from sumout.effects import Trace
 from sumout.effects.handlers import BlockMessenger, trace
 from sumout.effects.handlers.named import unused_names_allowed
+from sumout.effects.messenger import level_outside
 from sumout.effects.random_state import kept_rng_state
 from sumout.effects.steps import is_lookback
 from sumout.effects.trace import site_is_factor, site_is_subsample
-from sumout.errors import ModelError, PlateError, nearest
+from sumout.errors import ModelError, PlateError, SumoutError, nearest
 from sumout.infer.collapsing.marked import with_marked_sites_collapsed
 from sumout.infer.collapsing.settled import with_collapsed_drawn
 from sumout.infer.collapsing.uncollapsed import Uncollapsed
 from sumout.infer.programs.program import Rehearsal, check_declared, plate_nesting
-from sumout.infer.sampling.plates import Given, SamplePlate, decisions_told, samples_first
+from sumout.infer.sampling.plates import Given, SamplePlate, decisions_told, is_decision, samples_first
 from sumout.infer.sampling.posterior import DiscretePosterior, check_program, replayed
 
 Samples = Mapping[str, Tensor]
@@ -97,6 +99,8 @@ class Predictive:
         self.infer_discrete = infer_discrete
         self.max_plate_nesting = max_plate_nesting
         self.enumeration = enumeration
+        self._meant: set[str] = set()
+        """Sites of the runs that another program need not have."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The samples, for the program's arguments."""
@@ -127,21 +131,26 @@ class Predictive:
             parallel=self.parallel,
             max_plate_nesting=self.max_plate_nesting,
         )
-        return drawn(*args, **kwargs)
+        found = drawn(*args, **kwargs)
+        self._meant = drawn._meant
+        return found
 
     def _one_by_one(
         self, given: Samples, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, Tensor]:
         values: dict[str, list[Tensor]] = {}
-        giving = Given({})
+        giving = Given(given)
         program = giving(self._collapsed)
+        latent: dict[str, None] = {}
         posterior = DiscretePosterior(program, self.max_plate_nesting, enumeration=self.enumeration)
         for number in range(self.num_samples):
             giving.values = {name: value[number] for name, value in given.items()}
             each = replayed(program, posterior.trace(*args, **kwargs)) if self.infer_discrete else program
             run = with_collapsed_drawn(each, trace(each).get_trace(*args, **kwargs), args, kwargs)
+            latent |= dict.fromkeys(_drawn(run))
             for name in self._wanted(run, given):
                 values.setdefault(name, []).append(torch.as_tensor(run.nodes[name].value))
+        self._refuse_unused(giving.unused, latent)
         for name, found in values.items():
             if len(found) < self.num_samples or any(value.shape != found[0].shape for value in found):
                 shapes = sorted({tuple(value.shape) for value in found})
@@ -157,7 +166,9 @@ class Predictive:
         """The trace of all samples, and that of one."""
         first = {name: value[0] for name, value in given.items()}
         with kept_rng_state(), BlockMessenger(), Rehearsal(), Uncollapsed(), unused_names_allowed():
-            single = trace(Given(first)(self.model)).get_trace(*args, **kwargs)
+            giving = Given(first)
+            single = trace(giving(self.model)).get_trace(*args, **kwargs)
+            self._refuse_unused(giving.unused, _drawn(single))
             check_declared(single)
             nesting = plate_nesting(single) if self.max_plate_nesting is None else self.max_plate_nesting
             self._check_few(given, nesting, single, args, kwargs)
@@ -176,20 +187,51 @@ class Predictive:
         count = next(size for size in range(2, 3 + len(sizes)) if size not in sizes)
         few = {name: value[torch.arange(count) % len(value)] for name, value in given.items()}
         program = SamplePlate(count, dim=-1 - nesting)(Given(few, nesting)(self.model))
-        run = trace(program).get_trace(*args, **kwargs)
         try:
+            run = trace(program).get_trace(*args, **kwargs)
             check_declared(run)
-        except PlateError as error:
+        except (RuntimeError, ValueError, IndexError) as error:
+            plain = not isinstance(error, SumoutError)
+            if is_decision(error) or not (plain or isinstance(error, PlateError)):
+                raise
             raise ModelError(
-                f"{error} The program runs for {count} samples at once here, which lie along dim {-1 - nesting}, left "
-                "of the plates: keep them there (Vindex(table)[..., z] and .to_event() for tables of parameters "
-                "help), or use parallel=False."
-            ) from None
+                f"{str(error).splitlines()[0]} The program runs for {count} samples at once here, which lie along dim "
+                f"{-1 - nesting}, left of the plates: keep them there (Vindex(table)[..., z] and .to_event() for "
+                "tables of parameters help), or use parallel=False."
+            ) from error
         for name in self._wanted(run, given):
             value = run.nodes[name].value
             samples_first(name, value, count, _shape(single, name, value))
 
+    def _refuse_unused(self, unused: Collection[str], latent: Collection[str]) -> None:
+        """Raises ``ModelError`` for samples that no site takes, with the latent sites that could have been meant.
+
+        Of a guide's it warns, as objectives do.
+        """
+        if self.guide is not None:
+            extra = [f"{name!r}.{nearest(name, latent)}" for name in sorted(set(unused) - self._meant)]
+            if extra:
+                warnings.warn(
+                    f"The guide draws sites that the model never comes to: {' '.join(extra)} Mark them "
+                    "infer={'is_auxiliary': True} if they are meant.",
+                    stacklevel=level_outside(),
+                )
+            return
+        if not unused:
+            return
+        told = [f"{name!r}.{nearest(name, latent)}" for name in self.posterior_samples if name in unused]
+        drawn = f" Drawn by the model, not given: {', '.join(map(repr, latent))}." if latent else ""
+        raise ModelError(
+            f"posterior_samples has values for sites that the model never comes to: {' '.join(told)}{drawn} Correct "
+            "the names (those of a reparameterized model are its own: give Predictive that model) or leave them out."
+        )
+
     def _wanted(self, run: Trace, given: Samples) -> list[str]:
+        self._meant |= {
+            name
+            for name, site in run.nodes.items()
+            if site.infer.get("is_auxiliary") or site.infer.get("_deterministic")
+        }
         if self.return_sites is not None:
             for name in self.return_sites:
                 if name not in run.nodes:
@@ -210,6 +252,15 @@ class Predictive:
             and not site_is_factor(site)
             and not is_lookback(site)
         ]
+
+
+def _drawn(run: Trace) -> list[str]:
+    """The latent sites of a run that had no value."""
+    return [
+        name
+        for name, site in run.nodes.items()
+        if site.type == "sample" and not site.is_observed and not site_is_subsample(site)
+    ]
 
 
 def _count(samples: Samples, num_samples: int | None) -> int:

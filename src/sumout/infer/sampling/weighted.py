@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 
 import torch
@@ -19,11 +19,15 @@ class WeightedSamples(Mapping[str, Tensor]):
     Attributes:
         samples: what the guide drew.
         log_weights: ``log p(x, z) - log q(z)`` of each draw ``z``, shape ``(num_samples,)``.
+        auxiliary: the names of sites that the guide has for itself.
     """
 
-    def __init__(self, samples: Mapping[str, Tensor], log_weights: Tensor) -> None:
+    def __init__(
+        self, samples: Mapping[str, Tensor], log_weights: Tensor, auxiliary: Collection[str] = ()
+    ) -> None:
         self.samples = dict(samples)
         self.log_weights = log_weights
+        self.auxiliary = frozenset(auxiliary)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.samples[name]
@@ -79,11 +83,11 @@ class WeightedSamples(Mapping[str, Tensor]):
         return mean
 
     def resample(self, num_samples: int, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Draws with equal weights, taken from these with replacement: posterior samples for ``Predictive``."""
+        """Draws with equal weights, taken from these with replacement, without auxiliary sites: for ``Predictive``."""
         places = torch.multinomial(
             self.normalized_log_weights.detach().exp(), num_samples, replacement=True, generator=generator
         )
-        return {name: value[places] for name, value in self.samples.items()}
+        return {name: value[places] for name, value in self.samples.items() if name not in self.auxiliary}
 
     def __repr__(self) -> str:
         evidence = float(self.log_evidence.detach())

@@ -10,6 +10,7 @@ from sumout.effects.steps import names_in_loop
 from sumout.errors import ModelError
 from sumout.lower.collapse.chains import chains_of, single_steps, step_by_step
 from sumout.lower.collapse.component import Component, codes_of
+from sumout.lower.collapse.digits import lose_digits
 from sumout.lower.collapse.filters import Filter, filtered
 from sumout.lower.collapse.gaussian import GaussianFactor, Member, Parts, factor_of, match, plates_of
 from sumout.lower.collapse.layout import extents, refuse_subsample
@@ -124,6 +125,7 @@ def _apart(
     discrete: Mapping[str, frozenset[str]],
     kept: frozenset[str],
     written: frozenset[str],
+    roots: bool = False,
 ) -> _Apart:
     ordinals: Ordinals = {
         name: frozenset(extents(latent)) & latent.inner_plates - written for name, latent in latents.items()
@@ -137,10 +139,11 @@ def _apart(
     for name, ordinal in sorted(ordinals.items()):
         # The steps of a chain are tied together, whatever lives in them.
         for plate in sorted((homes - ordinal) | (homes & chains)):
-            raise tied(
-                name, next(each for each in (*chosen, name) if plate in discrete.get(each, {plate})), plate
+            site = next(each for each in (*chosen, name) if plate in discrete.get(each, {plate}))
+            raise (
+                switching(name, site, plate) if plate in chains and site != name else tied(name, site, plate)
             )
-    factors = [factor_of(each, latents, written, homes) for each in members]
+    factors = [factor_of(each, latents, written, homes, roots) for each in members]
     ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
     return _Apart(factors, ordinals, chosen, chains)
 
@@ -153,7 +156,11 @@ def _component(
     written: frozenset[str],
     frames: Mapping[str, CondIndepStackFrame],
 ) -> Component | Filter:
-    factors, ordinals, chosen, chains = _apart(members, latents, discrete, kept, written)
+    apart = _apart(members, latents, discrete, kept, written)
+    roots = lose_digits(apart.factors)
+    if roots:
+        apart = _apart(members, latents, discrete, kept, written, roots)
+    factors, ordinals, chosen, chains = apart
 
     def unrolled() -> Component:
         whole = [each.joined() if isinstance(each, Parts) else each for each in factors]
@@ -165,9 +172,13 @@ def _component(
         own = {name: ordinals[steps[name]] - chains for name in singles}
         return _assembled(whole, singles, own, written, frames)
 
-    if chains and not written and not chosen:
+    if chains and not written and not chosen and not roots:
         scales = {name: frame.scale for name, frame in frames.items()}
-        found = filtered(members, factors, latents, ordinals, scales, unrolled)
+
+        def assembled(left: Sequence[GaussianFactor], common: Mapping[str, CollapsedSite]) -> Component:
+            return _assembled(left, common, ordinals, written, frames)
+
+        found = filtered(members, factors, latents, ordinals, scales, unrolled, assembled)
         if found is not None:
             return found
     return unrolled()
@@ -182,6 +193,16 @@ def tied(latent: str, site: str, plate: str) -> ModelError:
     )
 
 
+def switching(latent: str, site: str, chain: str) -> ModelError:
+    """What to say of a vectorized chain in each step of which an enumerated site chooses."""
+    return ModelError(
+        f"Site {latent!r} is integrated out, and steps of the vectorized chain {chain!r} also depend on site {site!r}, "
+        "which is summed out in each: the integral ties all steps together, and has a term for each of their joint "
+        "values. Approximate it, step by step: markov(range(T)) without dim, and "
+        "collapse(approximate='moment_matching'). Or leave the site to a guide or sampling: infer={'collapse': False}."
+    )
+
+
 def _assembled(
     factors: Sequence[GaussianFactor],
     latents: Mapping[str, CollapsedSite],
@@ -191,9 +212,7 @@ def _assembled(
 ) -> Component:
     plates = frozenset().union(*ordinals.values())
     sizes = {
-        name: factor.quadratic.rest.shape[place]
-        for factor in factors
-        for place, name in enumerate(factor.names)
+        name: factor.table.rest.shape[place] for factor in factors for place, name in enumerate(factor.names)
     }
     real = {}
     known: dict[int, dict[str, tuple[int, int]]] = {}  # Steps of a chain share one site.
@@ -225,4 +244,4 @@ def _assembled(
         tuple([(name, frames[name].scale) for name in sorted(plates)]),
         batch,
     )
-    return Component(structure, tuple([factor.quadratic for factor in factors]), real, written)
+    return Component(structure, tuple([factor.table for factor in factors]), real, written)

@@ -8,7 +8,6 @@ from sumout.effects.delayed import Delayed
 from sumout.effects.steps import is_lookback, names_in_loop, unrolled_step, without_steps
 from sumout.lower.collapse.gaussian import GaussianFactor
 from sumout.lower.collapse.sites import CollapsedSite
-from sumout.terms.gaussian import Quadratic
 
 
 def chains_of(sites: Iterable[CollapsedSite]) -> frozenset[str]:
@@ -55,7 +54,7 @@ def step_by_step(
         (chain,) = inside
         place = factor.names.index(chain)
         names = tuple([name for name in factor.names if name != chain])
-        form, rest = factor.quadratic
+        form, rest = factor.table
         scopes = [
             names_in_loop(latents[name].message)
             if _runs_along(latents[name], chain)
@@ -63,7 +62,8 @@ def step_by_step(
             for name in factor.scope
         ]
         parts = zip(form.unbind(place), rest.unbind(place), zip(*scopes, strict=True), strict=True)
-        found += [GaussianFactor(names, scope, Quadratic(*each)) for *each, scope in parts]
+        kind = type(factor.table)
+        found += [GaussianFactor(names, scope, kind(*each)) for *each, scope in parts]
     return found
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sumout.distributions.families import innermost
-from sumout.effects.delayed import Delayed
-from sumout.effects.steps import is_lookback
+from sumout.effects.steps import ChainStep, is_lookback
 from sumout.errors import ModelError
-from sumout.lower.collapse.assembly import component, component_or_filter, in_order, tied
-from sumout.lower.collapse.centering import center_of, centered
-from sumout.lower.collapse.chains import chains_of, single_steps
+from sumout.lower.collapse.assembly import in_order, tied
+from sumout.lower.collapse.centering import NormalSite, integral_of
+from sumout.lower.collapse.chains import single_steps
 from sumout.lower.collapse.common_matrix import CommonMatrix, common_matrix
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
 from sumout.lower.collapse.component import Component
 from sumout.lower.collapse.conjugate import Star, arm_of, star
-from sumout.lower.collapse.digits import check_digits
 from sumout.lower.collapse.filters import Filter
 from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents
@@ -29,16 +28,8 @@ from sumout.lower.collapse.loops import without_loops
 from sumout.lower.collapse.moment_matching import Told, matched
 from sumout.lower.collapse.normal import NormalForm, normal_form
 from sumout.lower.collapse.observed import checked
-from sumout.lower.collapse.parameters import delayed_parameters
+from sumout.lower.collapse.refusals import delayed_of, not_conjugate
 from sumout.lower.collapse.sites import CollapsedSite
-
-
-class NotConjugateError(ModelError):
-    """A delayed site has no integral in closed form; ``sites`` are the delayed sites that are to blame."""
-
-    def __init__(self, message: str, sites: Iterable[str]) -> None:
-        super().__init__(message)
-        self.sites = frozenset(sites)
 
 
 @dataclass
@@ -78,6 +69,13 @@ class Integral:
             )
         return self._solution.component if isinstance(self._solution, Filter) else self._solution
 
+    @property
+    def step(self) -> ChainStep | None:
+        """Where in a vectorized chain it stands, if it has a term for each step; else ``None``."""
+        steps = {site.message.infer.get("_chain") for site in self._latents.values()}
+        step: ChainStep | None = steps.pop() if len(steps) == 1 else None
+        return step if step is not None and (step.dim is None or step.chain in self.names) else None
+
     @cached_property
     def discrete(self) -> tuple[str, ...]:
         """The discrete variables that it depends on."""
@@ -101,10 +99,11 @@ def collapsed(
     """
     found = []
     for linked in _groups(sites):
-        group, power = without_loops(linked)
-        integrals = (None if told is None else _matched(group, discrete, told)) or [
-            _integral(group, discrete)
-        ]
+        if all(is_lookback(site.message) for site in linked):
+            continue  # The same steps of a vectorized chain are scored elsewhere.
+        own, power = without_loops(linked)
+        group = _looked_at(own, discrete)
+        integrals = (None if told is None else _matched(group, discrete, told)) or [_integral(group)]
         if power != 1.0:
             integrals = [replace(each, log_evidence=each.log_evidence * power) for each in integrals]
         found += integrals
@@ -124,7 +123,7 @@ def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
     touched: list[tuple[str, ...]] = []
     known = {site.name for site in sites if site.is_latent}
     for site in sites:
-        names = tuple(dict.fromkeys([each for value in _delayed_of(site) for each in value.sites]))
+        names = tuple(dict.fromkeys([each for value in delayed_of(site) for each in value.sites]))
         if site.is_latent:
             names = (site.name, *names)
         for name in names:
@@ -145,33 +144,55 @@ def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
     return list(groups.values())
 
 
-def _delayed_of(site: CollapsedSite) -> list[Delayed]:
-    """What a site has to do with delayed sites: its parameters, and what it observes."""
-    values = delayed_parameters(site.fn)
-    return [*values, site.value] if isinstance(site.value, Delayed) and not site.is_latent else values
+class _Group(NamedTuple):
+    """Sites that depend on each other, looked at.
+
+    Attributes:
+        sites: all but what is only there to be looked back at.
+        latents: the delayed ones.
+        forms: of those that are normal given the others.
+        homes: the plates of each enumerated site in which some of these are.
+        dtype: of the result.
+        wide: in which to compute: quadratic forms lose twice the digits that data have.
+    """
+
+    sites: list[CollapsedSite]
+    latents: dict[str, CollapsedSite]
+    forms: dict[str, NormalForm]
+    homes: dict[str, frozenset[str]]
+    dtype: torch.dtype
+    wide: torch.dtype
+
+    @property
+    def normal(self) -> list[NormalSite]:
+        return [(site, self.forms[site.name]) for site in self.sites if site.name in self.forms]
+
+    @property
+    def others(self) -> list[CollapsedSite]:
+        return [site for site in self.sites if site.name not in self.forms]
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether all are normal, with scales that are known."""
+        return not self.others and all(form.unit is None for form in self.forms.values())
 
 
-def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]]) -> Integral:
+def _looked_at(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]]) -> _Group:
     inner = frozenset(frame.name for site in group for frame in site.inner)
-    discrete = {name: plates & inner for name, plates in discrete.items()}
+    homes = {name: plates & inner for name, plates in discrete.items()}
     dtype = reduce(torch.promote_types, [site.dtype for site in group])
-    wide = torch.promote_types(dtype, torch.float64)  # Quadratic forms lose twice the digits that data have.
+    wide = torch.promote_types(dtype, torch.float64)
     latents = {site.name: site for site in group if site.is_latent}
-    group = [checked(site) for site in group if not is_lookback(site.message)]
-    normal = {site.name: normal_form(site.fn, site.value) for site in group}
-    members = [(site, form) for site in group if (form := normal[site.name]) is not None]
-    others = [site for site in group if normal[site.name] is None]
-    if not others and all(form.unit is None for _, form in members):
-        own = [member(site, form, latents, wide) for site, form in members]
-        solved = component_or_filter(own, latents, discrete)
-        table = solved.log_evidence()
-        if isinstance(solved, Component):
-            center = center_of(solved, table, latents)
-            if center is not None:
-                near = [member(site, form, latents, wide) for site, form in centered(members, center)]
-                table, own = component(near, latents, discrete).log_evidence(), near
-            if not chains_of(latents.values()):
-                check_digits(solved, own, latents, table)
+    sites = [checked(site) for site in group if not is_lookback(site.message)]
+    forms = {site.name: form for site in sites if (form := normal_form(site.fn, site.value)) is not None}
+    return _Group(sites, latents, forms, homes, dtype, wide)
+
+
+def _integral(group: _Group) -> Integral:
+    _, latents, _, discrete, dtype, wide = group
+    members, others = group.normal, group.others
+    if group.is_gaussian:
+        solved, table = integral_of(members, latents, discrete, wide)
         table = _finite(table, latents, lowest=-math.inf).to(dtype)
         return Integral(solved.batch, table, next(iter(latents)), latents, solved)
     arms = [arm for site in others if not site.is_latent and (arm := arm_of(site, latents)) is not None]
@@ -183,27 +204,21 @@ def _integral(group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[s
         found = common_scale(members, arms, latents, discrete, wide)
         if found is not None:
             return replace(_of_star(found.factor, latents, discrete, dtype), _solution=found)
-    matrix = common_matrix(group, latents, discrete, wide) if unknown else None
+    matrix = common_matrix(group.sites, latents, discrete, wide) if unknown else None
     if matrix is not None:
         return replace(_of_star(matrix.factor, latents, discrete, dtype), _solution=matrix)
-    raise _not_conjugate(group, latents)
+    raise not_conjugate(group.sites, latents)
 
 
 def _matched(
-    group: Sequence[CollapsedSite], discrete: Mapping[str, frozenset[str]], told: Sequence[Told]
+    group: _Group, discrete: Mapping[str, frozenset[str]], told: Sequence[Told]
 ) -> list[Integral] | None:
     """The integrals of stretches of a switching system; ``None`` for a group that can be integrated exactly."""
-    dtype = reduce(torch.promote_types, [site.dtype for site in group])
-    latents = {site.name: site for site in group if site.is_latent}
-    group = [checked(site) for site in group]
-    forms = {site.name: normal_form(site.fn, site.value) for site in group}
-    if any(form is None or form.unit is not None for form in forms.values()):
+    if not group.is_gaussian:
         return None
-    inner = frozenset(frame.name for site in group for frame in site.inner)
-    homes = {name: plates & inner for name, plates in discrete.items()}
-    wide = torch.promote_types(dtype, torch.float64)
-    members = [member(site, form, latents, wide) for site in group if (form := forms[site.name]) is not None]
-    factors = in_order(members, latents, homes)
+    latents = group.latents
+    members = [member(*each, latents, group.wide) for each in group.normal]
+    factors = in_order(members, latents, group.homes)
     if factors is None:
         return None
     entries = {name: site.event_size for name, site in latents.items()}
@@ -215,7 +230,7 @@ def _matched(
     found = []
     for sites, (names, table) in stretches:
         own = {name: latents[name] for name in sites}
-        table = _finite(table, own).to(dtype)
+        table = _finite(table, own).to(group.dtype)
         found.append(Integral(names, table, sites[0], own, None, "moment_matching"))
     return found
 
@@ -240,11 +255,12 @@ def _of_star(
 ) -> Integral:
     latent = solved.latent
     inner = latent.inner_plates
-    homes = frozenset().union(*[discrete[name] for name in solved.names])
+    # A plate that the site does not live in is among the names where a discrete site in it chooses.
+    homes = frozenset().union(*[discrete.get(name, {name}) for name in solved.names])
     own = extents(latent)
     missing = sorted(homes - own.keys())
     if missing:
-        site = next(name for name in solved.names if missing[0] in discrete[name])
+        site = next(name for name in solved.names if missing[0] in discrete.get(name, ()))
         raise tied(latent.name, site, missing[0])
     table = _finite(solved.log_evidence(), latents)
     lead = len(solved.names)
@@ -274,49 +290,3 @@ def _of_star(
 def _extra(latent: CollapsedSite) -> int:
     """Event dimensions that ``to_event`` made of batch dimensions."""
     return len(latent.fn.event_shape) - len(innermost(latent.fn).event_shape)
-
-
-def _not_conjugate(group: Sequence[CollapsedSite], latents: Mapping[str, CollapsedSite]) -> NotConjugateError:
-    """Names the site at which the conjugacy ends."""
-    for site in group:
-        values = _delayed_of(site)
-        if not values:
-            continue
-        family = type(innermost(site.fn)).__name__
-        names = tuple(dict.fromkeys([each for value in values for each in value.sites]))
-        parents = " and ".join(f"{name!r} ({type(innermost(latents[name].fn)).__name__})" for name in names)
-        unknown = next((value.unknown for value in values if value.unknown), None)
-        how = f" through {unknown!r}" if unknown else ""
-        form = normal_form(site.fn, site.value)
-        if arm_of(site, latents) is not None or (form is not None and _is_gaussian(form, latents)):
-            continue
-        return NotConjugateError(
-            f"Site {site.name!r} ({family}) depends on the delayed site {parents}{how}, and their integral is not "
-            f"known in closed form. {_advice(names, latents)} Or leave the site out: infer={{'collapse': False}}, or "
-            "collapse(strict=False).",
-            names,
-        )
-    names = tuple(latents)
-    listed = ", ".join(f"{name!r} ({type(innermost(latents[name].fn)).__name__})" for name in names)
-    return NotConjugateError(
-        f"The delayed sites {listed} are observed together, and their joint integral is not known in closed form: "
-        f"each is conjugate to its own observations only. {_advice(names, latents)}",
-        names,
-    )
-
-
-def _is_gaussian(form: NormalForm, latents: Mapping[str, CollapsedSite]) -> bool:
-    """Whether all that a residual is made of is Gaussian itself."""
-    sites = form.residual.sites if isinstance(form.residual, Delayed) else ()
-    return all(normal_form(latents[name].fn, latents[name].value) is not None for name in sites)
-
-
-def _advice(names: Sequence[str], latents: Mapping[str, CollapsedSite]) -> str:
-    from sumout.distributions.conjugacy import LIKELIHOODS
-
-    kind = type(innermost(latents[names[0]].fn))
-    rules = LIKELIHOODS.get(kind, {})
-    if rules:
-        known = ", ".join(f"{each.__name__}({options[0].name}=...)" for each, options in rules.items())
-        return f"Known with {kind.__name__}: {known}, in the site's value or a multiple of it."
-    return "Known with Normal and MultivariateNormal: the same families with an affine function of the value as loc."

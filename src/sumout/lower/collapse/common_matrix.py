@@ -24,9 +24,10 @@ from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed, Link
 from sumout.effects.delayed.links import compact
 from sumout.lower.collapse.assembly import component
+from sumout.lower.collapse.common_scale import matched, rows_in
 from sumout.lower.collapse.component import Component
-from sumout.lower.collapse.conjugate import Rows, Star, is_whole, star
-from sumout.lower.collapse.gaussian import member
+from sumout.lower.collapse.conjugate import Star, is_whole, star
+from sumout.lower.collapse.gaussian import Member, member
 from sumout.lower.collapse.layout import extents, in_shape
 from sumout.lower.collapse.normal import NormalForm, own_mask
 from sumout.lower.collapse.sites import CollapsedSite
@@ -42,20 +43,36 @@ class CommonMatrix(NamedTuple):
     def gaussian(self) -> Component:
         return self.entries[0]
 
-    def student(self, site: CollapsedSite) -> tuple[Tensor, Tensor, Tensor]:
-        """Degrees of freedom, mean and root of the spread of a vector's marginal posterior."""
-        df, scatter = self.factor.natural[0][..., 0, 0], self.factor.natural[1]
-        size = scatter.shape[-1]
-        means, spread = [], df.new_zeros(())
-        single = _single(site)
+    def student(self, site: CollapsedSite) -> list[tuple[tuple[str, ...], Tensor]]:
+        """The marginal posterior of a vector, a Student distribution.
+
+        Returns:
+            Degrees of freedom, mean, spread, and what the spread is to be multiplied by: each with the discrete
+            variables that it depends on, which are its first dimensions; then comes the batch of the site's value.
+        """
+        single = first_entry(site)
+        means = []
         for each in self.entries:
             names, mean, covariance = each.moments()[site.name]
-            means.append(in_shape(single, names, mean, each.written)[1][..., 0])
+            chosen, center = in_shape(single, names, mean, each.written)
+            means.append(center[..., 0])
             variance = covariance.diagonal(dim1=-2, dim2=-1)
             spread = in_shape(single, names, variance, each.written)[1][..., 0]
-        freedom = df - size + 1
-        root = torch.linalg.cholesky(scatter / freedom).to(means[0].dtype)
-        return freedom.to(root.dtype), torch.stack(means, -1), spread.sqrt()[..., None, None] * root
+        lead = len(self.factor.names)
+        df, scatter = self.factor.natural[0][..., 0, 0], self.factor.natural[1]
+        size = scatter.shape[-1]
+        rank = means[0].dim() - len(chosen)
+        batch = [*df.shape[:lead], *[1] * (rank - (df.dim() - lead)), *df.shape[lead:]]
+        freedom = (df - size + 1).reshape(batch)
+        own = self.factor.names
+        ratio = scatter.reshape([*batch, size, size]) / freedom[..., None, None]
+        dtype = means[0].dtype
+        return [
+            (own, freedom.to(dtype)),
+            (chosen, torch.stack(means, -1)),
+            (own, ratio.to(dtype)),
+            (chosen, spread),
+        ]
 
 
 class _Form(NamedTuple):
@@ -64,6 +81,7 @@ class _Form(NamedTuple):
     site: CollapsedSite
     residual: Delayed | Tensor
     times: Tensor
+    unit: Link
 
 
 def common_matrix(
@@ -74,7 +92,7 @@ def common_matrix(
 ) -> CommonMatrix | None:
     """The integral of normal vectors with one unknown matrix, or ``None`` where they are not such."""
     matrices = [site for site in latents.values() if type(innermost(site.fn)) is dist.Wishart]
-    if len(matrices) != 1 or extents(matrices[0]) or len(matrices[0].value.shape) != 2:
+    if len(matrices) != 1 or len(matrices[0].fn.event_shape) != 2:
         return None
     (matrix,) = matrices
     forms = [
@@ -83,17 +101,21 @@ def common_matrix(
     known = [form for form in forms if form is not None]
     if len(known) < len(forms):
         return None
-    single = {name: _single(site) for name, site in latents.items() if name != matrix.name}
+    single = {name: first_entry(site) for name, site in latents.items() if name != matrix.name}
     size = matrix.value.shape[-1]
 
-    def solved(column: Tensor, widen: float = 1.0) -> Component:
-        members = [member(*_entry(form, column, widen), single, dtype) for form in known]
-        return component(members, single, discrete)
+    unit = torch.eye(size, dtype=dtype, device=matrix.value.device)
+    kept = frozenset(extents(matrix))
 
-    unit = torch.eye(size, dtype=dtype)
-    entries = tuple([solved(each) for each in unit])
-    if entries[0].batch:
+    def members(column: Tensor, widen: float = 1.0) -> list[Member]:
+        return [member(*_entry(form, column, widen), single, dtype, matrix) for form in known]
+
+    def solved(column: Tensor, widen: float = 1.0) -> Component:
+        return component(members(column, widen), single, discrete, kept)
+
+    if not matched(members(unit[0]), matrix):
         return None
+    entries = tuple([solved(each) for each in unit])
     own = [each.integral().form for each in entries]
     rows = [
         [
@@ -102,11 +124,11 @@ def common_matrix(
         ]
         for j in range(size)
     ]
-    scatter = torch.stack([torch.stack(row) for row in rows])
+    scatter = torch.stack([torch.stack(row, -1) for row in rows], -2)
     rest = entries[0].integral().rest
     n = (solved(unit[0], widen=0.5).integral().rest - rest) / math.log(2.0)
-    told = (n.expand(1, size, size), scatter.unsqueeze(0))
-    more = Rows({}, torch.zeros(1, dtype=torch.long), told, (size * rest).reshape(1))
+    told = (n[..., None, None].expand(scatter.shape), scatter)
+    more = rows_in(entries[0].batch, matrix, told, size * rest)
     return CommonMatrix(star(matrix, [], dtype, [more]), entries)
 
 
@@ -131,7 +153,9 @@ def _form(site: CollapsedSite, matrix: CollapsedSite, latents: Mapping[str, Coll
             return None
         if any(latents[name].fn.event_shape != site.fn.event_shape for name in residual.sites):
             return None
-    return _Form(site, residual, precision.links[0].coef[0][..., 0, 0])
+    (unit,) = precision.links
+    unit = unit._replace(where=unit.where[..., 0, 0], coef=unit.coef[..., 0, 0])
+    return _Form(site, residual, unit.coef[0], unit)
 
 
 def _by_entry(link: Link, size: int) -> bool:
@@ -146,7 +170,7 @@ def _by_entry(link: Link, size: int) -> bool:
     return even and bool((same | ~there).all()) and bool((there == there[..., :1]).all())
 
 
-def _single(site: CollapsedSite) -> CollapsedSite:
+def first_entry(site: CollapsedSite) -> CollapsedSite:
     """A site of vectors as one of their first entries."""
     message = site.message.copy()
     value = site.value
@@ -173,4 +197,6 @@ def _entry(form: _Form, column: Tensor, widen: float) -> tuple[CollapsedSite, No
             for link in residual.links
         ]
         found = Delayed.made(residual.probe[..., 0].to(column.dtype), tuple(links), const)
-    return _single(form.site), NormalForm(found, widen * form.times.to(column.dtype).rsqrt(), None)
+    return first_entry(form.site), NormalForm(
+        found, widen * form.times.to(column.dtype).rsqrt(), None, unit=form.unit
+    )

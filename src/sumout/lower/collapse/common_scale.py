@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from sumout.distributions.conjugacy import INVERSE
 from sumout.distributions.families import innermost
@@ -21,8 +22,8 @@ from sumout.lower.collapse.assembly import component
 from sumout.lower.collapse.centering import center_of, centered
 from sumout.lower.collapse.component import Component
 from sumout.lower.collapse.conjugate import Arm, Rows, Star, star
-from sumout.lower.collapse.gaussian import member
-from sumout.lower.collapse.layout import extents, is_aligned, use_of
+from sumout.lower.collapse.gaussian import Member, match, member
+from sumout.lower.collapse.layout import extents, refuse_subsample, use_of
 from sumout.lower.collapse.normal import NormalForm
 from sumout.lower.collapse.sites import CollapsedSite
 
@@ -57,20 +58,16 @@ def common_scale(
     latent = latents[unit]
     wanted = 0.5 if type(innermost(latent.fn)) in INVERSE else -0.5
     gaussian = {name: each for name, each in latents.items() if name != unit}
+    if any(form.power != wanted or has_events(form, latent) for _, form in members):
+        return None
+    if not matched([member(*each, gaussian, dtype, latent) for each in members], latent):
+        return None
     plates = extents(latent)
-    for site, form in members:
-        assert form.unit is not None
-        use = use_of(form.unit, latent)
-        dims = {frame.name: dim for dim, frame in site.frames.items()}
-        events = len(site.fn.event_shape)
-        if form.power != wanted or bool((use.event != 0).any()):
-            return None
-        if not all(plate in dims and is_aligned(use, plate, dims[plate], events) for plate in plates):
-            return None
     kept = frozenset(plates)
 
     def solved(members: Sequence[tuple[CollapsedSite, NormalForm]]) -> Component:
-        return component([member(*each, gaussian, dtype) for each in members], gaussian, discrete, kept)
+        whole = [member(*each, gaussian, dtype, latent) for each in members]
+        return component(whole, gaussian, discrete, kept)
 
     whole = solved(members)
     q, rest = whole.integral()
@@ -79,16 +76,45 @@ def common_scale(
     center = center_of(whole, q, gaussian)
     if center is not None:
         q, rest = solved(centered(members, center)).integral()
-    batch = whole.batch
-    first = [place for place, name in enumerate(batch) if name not in plates]
-    own = [name for name in plates if name in batch]
-    order = [*first, *[batch.index(name) for name in own]]
-    lead = {batch[place]: rest.shape[place] for place in first}
-    shape = [*lead.values(), -1]
-    q, n, rest = [each.permute(order).reshape(shape) for each in (q, n, rest)]
-    element = torch.arange(rest.shape[-1], device=rest.device).expand(rest.shape)
-    more = Rows(lead, element, (0.5 * n, 0.5 * q), rest)
+    more = rows_in(whole.batch, latent, (0.5 * n, 0.5 * q), rest)
     return CommonScale(star(latent, arms, dtype, [more]), whole)
+
+
+def has_events(form: NormalForm, latent: CollapsedSite) -> bool:
+    """Whether a site's scale is another entry of an event than the first."""
+    assert form.unit is not None
+    return bool((use_of(form.unit, latent).event != 0).any())
+
+
+def matched(members: Sequence[Member], latent: CollapsedSite) -> bool:
+    """Whether elements of the common scale's plates are problems of their own.
+
+    Delayed sites are in all of these plates, and each observed row picks one element, of the scale and of all that it
+    depends on.
+    """
+    for each in members:
+        refuse_subsample(each.site, latent)
+        for plate in extents(latent):
+            found = match(each, plate)
+            if found is None or (each.site.is_latent and isinstance(found, Tensor)):
+                return False
+    return True
+
+
+def rows_in(batch: tuple[str, ...], latent: CollapsedSite, natural: tuple[Tensor, ...], base: Tensor) -> Rows:
+    """What all Gaussian sites tell the scale together, from tensors that begin with a component's batch."""
+    plates = extents(latent)
+    first = [place for place, name in enumerate(batch) if name not in plates]
+    own = [batch.index(name) for name in plates if name in batch]
+    lead = {batch[place]: base.shape[place] for place in first}
+
+    def flat(x: Tensor) -> Tensor:
+        events = range(len(batch), x.ndim)
+        return x.permute([*first, *own, *events]).reshape([*lead.values(), -1, *x.shape[len(batch) :]])
+
+    base = flat(base)
+    element = torch.arange(base.shape[-1], device=base.device).expand(base.shape)
+    return Rows(lead, element, tuple([flat(each) for each in natural]), base)
 
 
 def _halved(form: NormalForm) -> NormalForm:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sumout.execute.gaussian import integrate
-from sumout.plan import FactorShape, Structure, make_plan
-from sumout.terms.gaussian import Quadratic, shifted
+from sumout.execute.gaussian import Belief, Factor, Integrated, integrate
+from sumout.plan import EliminationPlan, FactorShape, Structure, make_plan
+from sumout.plan.unroll import unroll
+from sumout.terms.gaussian import Quadratic
 
 
 class Moments(NamedTuple):
@@ -40,30 +41,52 @@ class States(NamedTuple):
     plates: tuple[str, ...]
 
 
+Center = tuple[tuple[str, ...], Tensor]
+"""A point for each element of some plates: their names, and a tensor of shape ``(*plates, entries)``."""
+
+
 class Component(NamedTuple):
     """Gaussian factors, and what is needed to plan their integral.
 
     Attributes:
         structure: real variables are dimensions of sizes by which they are told apart; the batch are the discrete
             variables and the plates whose elements are problems of their own.
-        factors: one for each of the structure's.
+        factors: one for each of the structure's, all of one form.
         real: the entries of each real variable.
         written: the plates that are written out.
+        center: where factors are functions of deviations, of each variable from what.
     """
 
     structure: Structure
-    factors: tuple[Quadratic, ...]
+    factors: tuple[Factor, ...]
     real: dict[str, int]
     written: frozenset[str]
+    center: Mapping[str, Center] = MappingProxyType({})
 
     @property
     def batch(self) -> tuple[str, ...]:
         return self.structure.batch
 
+    def centered(self, center: Mapping[str, Center]) -> Component:
+        """The same factors as functions of deviations."""
+        return self._replace(center=center)
+
+    def squares(self) -> Tensor:
+        """The sum of all squares of data in units of their noise."""
+        of_shape: dict[torch.Size, list[Factor]] = {}  # There may be thousands of them.
+        for factor in self.factors:
+            of_shape.setdefault(factor.table.shape, []).append(factor)
+        found = [type(each[0]).stacked(each).square().abs().sum() for each in of_shape.values()]
+        return torch.stack(found).sum()
+
+    def ran(self) -> Integrated:
+        """The integral over all real variables."""
+        return integrate(make_plan(self.structure), self.factors, self.real)
+
     def integral(self) -> Quadratic:
         """What is left: ``form`` and ``rest`` of the batch's shape."""
-        form, rest = integrate(make_plan(self.structure), self.factors, self.real)
-        return Quadratic(form[..., 0, 0], rest)
+        found = self.ran()
+        return Quadratic(found.square, found.rest)
 
     def log_evidence(self) -> Tensor:
         """The logarithm of the integral, of the batch's shape."""
@@ -71,50 +94,73 @@ class Component(NamedTuple):
         return rest - 0.5 * form
 
     def moments(self) -> dict[str, Moments]:
-        """The posterior of each real variable.
+        """The posterior of each real variable."""
+        found = self.ran().beliefs()
+        return {name: self._moments(found[name], (name,)) for name in self.real}
 
-        The derivatives of the log-integral by a factor that is one give its first two moments. They are taken twice,
-        the second time of deviations from the means, so that a variance is no difference of large numbers.
+    def joint_moments(self, names: tuple[str, ...]) -> Moments:
+        """The posterior of several real variables, whose entries lie side by side.
+
+        Returns:
+            Along the plates of all of them: what lives outside of one is the same for each element.
         """
-        names, means, _ = self._derivatives(self.factors)
-        batch = len(self.batch)
-        centers = {
-            name: mean.detach().mean(list(range(batch))) if batch else mean.detach()
-            for name, mean in means.items()
-        }
-        homes = {name: each[batch:] for name, each in names.items()}
-        centered = [
-            Quadratic(shifted(factor.form, self._center(shape, homes, centers)), factor.rest)
-            for shape, factor in zip(self.structure.factors, self.factors, strict=True)
-        ]
-        _, small, second = self._derivatives(centered)
-        return {
-            name: Moments(
-                names[name],
-                small[name] + centers[name],
-                second[name] - small[name].unsqueeze(-1) * small[name].unsqueeze(-2),
+        if len(names) == 1:
+            return self.moments()[names[0]]
+        plan = make_plan(self.structure, (names,), unroll=True)
+        if not plan.unrolled:
+            return self._moments(_shown(plan, self.factors, self.real, [names])[0], names)
+        copies = unroll(self.structure, plan.unrolled)
+        sizes = dict(self.structure.sizes)
+        factors = []
+        for number, at in copies.factors:
+            index = dict(at)
+            dims = [each for each in self.structure.factors[number].inputs if each not in self.real]
+            factors.append(
+                self.factors[number].chosen(tuple([index.get(each, slice(None)) for each in dims]))
             )
-            for name in self.real
-        }
+        real = {}
+        for name, entries in self.real.items():
+            of_name = copies.copies[name][1].values() if name in copies.copies else (name,)
+            real.update(dict.fromkeys(of_name, entries))
+        groups = [copies.readout(names, at) for at in copies.elements(names, sizes)]
+        found = _shown(plan, factors, real, [each for each in groups if isinstance(each, tuple)])
+        home = copies.home(names)
+        around = found[0].names
+        shape = [sizes[each] for each in (*around, *home)]
+        rank = len(around)
+        value = torch.stack([each.value for each in found], rank)
+        covariance = torch.stack([each.covariance for each in found if each.covariance is not None], rank)
+        entries = value.shape[-1]
+        value, covariance = value.reshape([*shape, entries]), covariance.reshape([*shape, entries, entries])
+        return self._moments(Belief((*around, *home), value, covariance), names)
+
+    def _moments(self, found: Belief, names: Sequence[str]) -> Moments:
+        """What is known of some variables, as values instead of deviations."""
+        assert found.covariance is not None
+        parts = torch.split_with_sizes(found.value, [self.real[name] for name in names], -1)
+        moved = [self._moved(name, found.names, each) for name, each in zip(names, parts, strict=True)]
+        return Moments(found.names, torch.cat(moved, -1) if len(moved) > 1 else moved[0], found.covariance)
 
     def draws(self) -> dict[str, tuple[tuple[str, ...], Tensor]]:
         """A joint sample of all real variables for each element of the batch, all at once.
 
-        Noise that has each factor's precision as its covariance is added to its information vector; the posterior mean
-        is then a sample (Papandreou and Yuille, *Gaussian sampling by local perturbations*, 2010).
-
         Returns:
             For each variable its dimensions, and values of shape ``(*dimensions, entries)``.
         """
-        noisy = []
-        for form, rest in self.factors:
-            values, vectors = torch.linalg.eigh(form[..., 1:, 1:].detach())
-            noise = torch.randn_like(values) * values.clamp(min=0.0).sqrt()
-            change = torch.zeros_like(form)
-            change[..., 0, 1:] = -(vectors @ noise.unsqueeze(-1)).squeeze(-1)
-            noisy.append(Quadratic(form.detach() + change + change.mT, rest.detach()))
-        names, means, _ = self._derivatives(noisy)
-        return {name: (names[name], means[name].detach()) for name in self.real}
+        with torch.no_grad():
+            found = self.ran().beliefs(noisy=True)
+            values = {name: (found[name].names, found[name].value) for name in self.real}
+            return {name: (names, self._moved(name, names, each)) for name, (names, each) in values.items()}
+
+    def _moved(self, name: str, names: tuple[str, ...], value: Tensor, sign: float = 1.0) -> Tensor:
+        """From deviations to values, of shape ``(*names, entries)``; or back."""
+        center = self.center.get(name)
+        if center is None:
+            return value
+        home, point = center
+        point = point.permute([*[home.index(each) for each in names if each in home], -1])
+        shape = [size if each in home else 1 for each, size in zip(names, value.shape[:-1], strict=True)]
+        return value + sign * point.reshape([*shape, -1])
 
     def widened(self, width: States) -> Component:
         """The component with all standard deviations multiplied by numbers in each sample and element of some plates.
@@ -122,9 +168,9 @@ class Component(NamedTuple):
         Its evidence is off by a constant.
         """
         factors = []
-        for shape, (form, rest) in zip(self.structure.factors, self.factors, strict=True):
+        for shape, factor in zip(self.structure.factors, self.factors, strict=True):
             dims = [each for each in shape.inputs if each not in self.real]
-            factors.append(Quadratic(form * _along(width, dims, form.shape)[..., None, None] ** -2, rest))
+            factors.append(factor.wider(_along(width, dims, factor.rest.shape)))
         return self._replace(factors=tuple(factors))
 
     def in_states(self, count: int, states: Mapping[str, States] = MappingProxyType({})) -> Component:
@@ -154,11 +200,7 @@ class Component(NamedTuple):
                         )
                     )
             extent = [count, *[sizes[plate] for plate in plates]]
-            form, rest = factor
-            if index:
-                form, rest = form[tuple(index)], rest[tuple(index)]
-            form = form.expand([*extent, *form.shape[-2:]])
-            factors.append(Quadratic(form, rest.expand(extent)))
+            factors.append((factor.chosen(tuple(index)) if index else factor).expanded(extent))
             names = [each for each in shape.inputs if each in self.real]
             shapes.append(shape._replace(inputs=(SAMPLES, *plates, *names)))
         codes = codes_of(set(self.real.values()), {count, *sizes.values()})
@@ -187,14 +229,14 @@ class Component(NamedTuple):
         """
         sizes, weights = dict(self.structure.sizes), dict(self.structure.plates)
         total = self.factors[0].rest.new_zeros([sizes[each] for each in self.batch])
-        for shape, (form, rest) in zip(self.structure.factors, self.factors, strict=True):
+        for shape, factor in zip(self.structure.factors, self.factors, strict=True):
             own = [each for each in shape.inputs if each not in self.real]
             varied = {each for name in shape.inputs if name in self.real for each in homes[name]}
             dims = [*[each for each in self.batch if each in varied and each not in own], *own]
             names = [each for each in shape.inputs if each in self.real]
-            point = self._center(shape._replace(inputs=(*dims, *names)), homes, values)
-            point = torch.cat([torch.ones_like(point[..., :1]), point], -1)
-            found = rest - 0.5 * (point * (form @ point.unsqueeze(-1)).squeeze(-1)).sum(-1)
+            point = self._beside(shape._replace(inputs=(*dims, *names)), homes, values)
+            point = torch.cat([point.new_ones([*point.shape[:-1], 1]), point], -1)
+            found = factor.log_value(point)
             gone = [place for place, each in enumerate(dims) if each not in self.batch]
             if gone:
                 found = found.sum(gone)
@@ -205,74 +247,41 @@ class Component(NamedTuple):
             total = total + found.reshape([sizes[each] if each in left else 1 for each in self.batch])
         return total
 
-    def _center(
-        self, shape: FactorShape, homes: Mapping[str, tuple[str, ...]], centers: Mapping[str, Tensor]
+    def _beside(
+        self, shape: FactorShape, homes: Mapping[str, tuple[str, ...]], values: Mapping[str, Tensor]
     ) -> Tensor:
-        """The centers of a factor's variables side by side, with its dimensions."""
+        """The values of a factor's variables side by side, with its dimensions, as deviations from the center."""
         sizes = dict(self.structure.sizes)
         dims = [each for each in shape.inputs if each not in self.real]
-        parts = []
+        parts = [self.factors[0].rest.new_zeros([*[sizes[each] for each in dims], 0])]
         for name in shape.inputs:
             if name in self.real:
-                center = centers[name]
                 home = homes[name]
-                center = center.permute(
-                    [*[home.index(each) for each in dims if each in home], center.dim() - 1]
-                )
-                center = center.reshape(
+                value = self._moved(name, home, values[name], -1.0)
+                value = value.permute([*[home.index(each) for each in dims if each in home], value.dim() - 1])
+                value = value.reshape(
                     [sizes[each] if each in home else 1 for each in dims] + [self.real[name]]
                 )
-                parts.append(center.expand([*[sizes[each] for each in dims], self.real[name]]))
+                parts.append(value.expand([*[sizes[each] for each in dims], self.real[name]]))
         return torch.cat(parts, -1)
 
-    def _derivatives(
-        self, factors: Sequence[Quadratic]
-    ) -> tuple[dict[str, tuple[str, ...]], dict[str, Tensor], dict[str, Tensor]]:
-        """For each variable its dimensions, and its first and second moments."""
-        plan = make_plan(self.structure, tuple(self.real))
-        sizes = dict(self.structure.sizes)
-        like = factors[0].rest
-        keep = (
-            any(each.form.requires_grad or each.rest.requires_grad for each in factors)
-            and torch.is_grad_enabled()
-        )
-        given = len(self.structure.factors)
-        with torch.enable_grad():
-            tables = list(factors)
-            for probe in plan.probes:
-                shape = [sizes[each] for each in probe.inputs if each not in self.real]
-                size = 1 + sum([self.real[each] for each in probe.inputs if each in self.real])
-                form = like.new_zeros([*shape, size, size], requires_grad=True)
-                tables.append(Quadratic(form, like.new_zeros(shape)))
-            places = {name: dict(plan.readouts)[name] for name in self.real}
-            forms = []
-            for place in places.values():
-                if (
-                    place < given
-                ):  # A factor of the structure over this variable alone shows its moments, too.
-                    form = tables[place].form
-                    form = form if form.requires_grad else form.detach().requires_grad_()
-                    tables[place] = Quadratic(form, tables[place].rest)
-                forms.append(tables[place].form)
-            form, rest = integrate(plan, tables, self.real)
-            total = (rest - 0.5 * form[..., 0, 0]).sum()
-            found = torch.autograd.grad(total, forms, create_graph=keep)
-        ordinals = dict(self.structure.variables)
-        names, first, second = {}, {}, {}
-        shapes = [*self.structure.factors, *plan.probes]
-        for (name, place), each in zip(places.items(), found, strict=True):
-            dims = [dim for dim in shapes[place].inputs if dim not in self.real]
-            for dim in [dim for dim in dims if dim not in self.batch and dim not in ordinals[name]]:
-                each = each.select(dims.index(dim), 0)  # All elements show the same.
-                dims.remove(dim)
-            wanted = [*self.batch, *[dim for dim in dims if dim not in self.batch]]
-            moments = -(each + each.mT).permute([*[dims.index(dim) for dim in wanted], -2, -1])
-            names[name] = tuple(wanted)
-            before = [other for other in shapes[place].inputs if other in self.real]
-            start = 1 + sum([self.real[other] for other in before[: before.index(name)]])
-            own = slice(start, start + self.real[name])
-            first[name], second[name] = moments[..., 0, own], moments[..., own, own]
-        return names, first, second
+
+def _shown(
+    plan: EliminationPlan,
+    factors: Sequence[Factor],
+    real: Mapping[str, int],
+    groups: Sequence[tuple[str, ...]],
+) -> list[Belief]:
+    """The joint posteriors of groups of variables, of which a plan has readouts."""
+    sizes, like = dict(plan.structure.sizes), factors[0]
+    tables = list(factors)
+    for probe in plan.probes:
+        shape = [sizes[each] for each in probe.inputs if each not in real]
+        size = 1 + sum([real[each] for each in probe.inputs if each in real])
+        tables.append(type(like)(like.table.new_zeros([*shape, size, size]), like.rest.new_zeros(shape)))
+    places = dict(plan.readouts)
+    found = integrate(plan, tables, real).beliefs(shown={each: places[each] for each in groups})
+    return [found[each] for each in groups]
 
 
 def _along(states: States, dims: Sequence[str], shape: Sequence[int]) -> Tensor:

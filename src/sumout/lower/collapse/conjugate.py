@@ -6,6 +6,7 @@ it adds to the natural coordinates is added at that element.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +18,12 @@ from sumout.distributions.conjugacy import FAMILIES, INVERSE, LIKELIHOODS, Famil
 from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed, Link
 from sumout.effects.delayed.links import compact, merged
-from sumout.errors import ModelError
+from sumout.effects.hidden import Hidden
+from sumout.errors import MemoryLimitError, ModelError
 from sumout.lower.collapse.layout import refuse_subsample
 from sumout.lower.collapse.normal import own_mask
 from sumout.lower.collapse.sites import CollapsedSite
+from sumout.settings import settings
 
 
 class Arm(NamedTuple):
@@ -59,11 +62,7 @@ def arm_of(site: CollapsedSite, latents: Mapping[str, CollapsedSite]) -> Arm | N
                     found = Arm(site, rule, link, False)
                 elif rule.complement and _fixed_at(parameter.const, 1.0) and _fixed_at(coef, -1.0):
                     found = Arm(site, rule, link, True)
-            elif (
-                direct
-                and bool(((compact(coef) > 0) & compact(coef).isfinite()).all())
-                and is_whole(link, FAMILIES[family].event_dim)
-            ):
+            elif direct and _is_positive(compact(coef)) and is_whole(link, FAMILIES[family].event_dim):
                 found = Arm(site, rule, link, False)
     return found
 
@@ -71,6 +70,14 @@ def arm_of(site: CollapsedSite, latents: Mapping[str, CollapsedSite]) -> Arm | N
 def _fixed_at(x: Tensor, value: float) -> bool:
     """Whether all entries are a number, and not only by chance: the evidence has derivatives by what is learned."""
     return not x.requires_grad and bool((x == value).all())
+
+
+def _is_positive(x: Tensor) -> bool:
+    """Whether all entries are positive and finite."""
+    if not x.numel():
+        return True
+    least, most = x.detach().aminmax()  # NaN, if one is.
+    return bool((least > 0) & (most < math.inf))
 
 
 def _parameter(fn: Any, name: str) -> Any:
@@ -134,6 +141,7 @@ def star(latent: CollapsedSite, arms: Sequence[Arm], dtype: torch.dtype, more: S
 
     Raises:
         ModelError: for a delayed site that is itself masked or scaled.
+        MemoryLimitError: if the joint values of the discrete sites that it depends on are too many.
     """
     family = FAMILIES[type(innermost(latent.fn))]
     _refuse_power(latent)
@@ -153,6 +161,7 @@ def star(latent: CollapsedSite, arms: Sequence[Arm], dtype: torch.dtype, more: S
         sizes.update(row.sizes)
     names = tuple(sizes)
     lead = tuple(sizes.values())
+    _check_memory(latent, {**sizes, **_hidden_sizes(rows)})
     prior = tuple([each.spread(names, lead, batch, event) for each in natural])
     total = math.prod(lead)
     sums = [each.reshape(total * count, *each.shape[len(lead) + len(batch) :]) for each in prior]
@@ -171,11 +180,41 @@ def star(latent: CollapsedSite, arms: Sequence[Arm], dtype: torch.dtype, more: S
     return Star(latent, names, prior, summed, base.reshape([*lead, *batch]))
 
 
+_COPIES = 8
+"""So many numbers are there at a time for each joint value of discrete sites and each entry."""
+
+
+def _hidden_sizes(rows: Sequence[Rows]) -> dict[str, int]:
+    """The discrete sites whose values rows carry without dimensions, with their numbers of values."""
+    parts = [part for row in rows for part in (row.element, row.base, *row.natural)]
+    axes = [axis for part in parts if isinstance(part, Hidden) for axis in part.axes]
+    return {axis.site: axis.size for axis in axes}
+
+
+def _check_memory(latent: CollapsedSite, sizes: Mapping[str, int]) -> None:
+    joint = math.prod(sizes.values())
+    needed = joint * latent.value.numel() * _COPIES * 8
+    if needed <= settings.memory_limit:
+        return
+    names = list(sizes)
+    listed = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    raise MemoryLimitError(
+        f"Site {latent.name!r} is integrated out, and what depends on it also depends on {len(names)} sites that are "
+        f"summed out ({listed}): the exact integral has a term for each of their {joint:,} joint values, which takes "
+        f"{needed:,} bytes (limit {settings.memory_limit:,}). Leave site {latent.name!r} to a guide or to sampling, "
+        "infer={'collapse': False}: then each step is summed out by itself. (approximate='moment_matching' is for "
+        "normal sites only.)"
+    )
+
+
+_SHOWN = 6
+
+
 def _adder(index: Tensor, count: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Adds rows to the elements at an index; much faster where each has its own, or all have one."""
     if index.numel() == count and torch.equal(index, torch.arange(count, device=index.device)):
         return torch.add
-    if index.numel() and bool(index.amin() == index.amax()):
+    if index.numel() and bool((compact(index) == index[0]).all()):
         return lambda sums, rows: sums.index_add(0, index[:1], rows.sum(0, keepdim=True))
     return lambda sums, rows: sums.index_add(0, index, rows)
 
@@ -233,6 +272,8 @@ class Rows(NamedTuple):
     def positions(self, names: Sequence[str], sizes: Mapping[str, int], count: int) -> Tensor:
         """The place of each row in the flattened natural coordinates."""
         lead = [sizes[each] for each in names]
+        if not lead:
+            return self.element
         first = torch.arange(math.prod(lead), device=self.element.device).reshape([*lead, 1])
         return (first * count + self.along(self.element, names, sizes)).reshape(-1)
 
@@ -241,6 +282,7 @@ def rows_of(arm: Arm, latent: CollapsedSite, event: int, dtype: torch.dtype) -> 
     site = arm.site
     fn, value = innermost(site.fn), site.value
     extra = len(site.fn.event_shape) - len(fn.event_shape)
+    fn = _in_type(fn, dtype)
     coef = arm.link.coef[0]
     element = arm.link.where[0]
     if event:
@@ -302,6 +344,15 @@ def rows_of(arm: Arm, latent: CollapsedSite, event: int, dtype: torch.dtype) -> 
     largest = FAMILIES[type(innermost(latent.fn))].largest
     told_all = [flat(each, event, -math.inf if at in largest else 0.0) for at, each in enumerate(natural)]
     return Rows(sizes, positions, tuple(told_all), flat(told.base))
+
+
+def _in_type(fn: Any, dtype: torch.dtype) -> Any:
+    """The distribution with its numbers in another type; delayed parameters are as they were."""
+    found = copy.copy(fn)
+    for name, each in vars(fn).items():
+        if type(each) in (Tensor, torch.nn.Parameter) and each.is_floating_point():
+            vars(found)[name] = each.to(dtype)
+    return found
 
 
 def _refuse_power(latent: CollapsedSite) -> None:

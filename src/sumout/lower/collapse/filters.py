@@ -1,4 +1,4 @@
-"""Vectorized chains of Gaussian sites in which each step depends on the one before: integrated by halving."""
+"""Vectorized chains of Gaussian sites in which each step depends on those before it: integrated in blocks of steps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch import Tensor
 from sumout.effects.steps import ChainStep, family, is_lookback
 from sumout.errors import ModelError
 from sumout.execute.filtering import Link, chain
-from sumout.lower.collapse.component import Component
+from sumout.lower.collapse.component import Center, Component
 from sumout.lower.collapse.gaussian import GaussianFactor, Member, Parts
 from sumout.lower.collapse.sites import CollapsedSite
 from sumout.settings import settings
+from sumout.terms.gaussian import Quadratic
 
-Families = dict[tuple[str, str], int]
-"""The delayed sites of a step by what stands before and after the step in their names, with their entries."""
+Assembled = Callable[[Sequence[GaussianFactor], Mapping[str, CollapsedSite]], Component]
+"""Makes a component of factors and delayed sites."""
 
 
 class Filter:
@@ -31,11 +32,21 @@ class Filter:
         evidence: the logarithm of the integral.
     """
 
-    def __init__(self, batch: tuple[str, ...], evidence: Tensor, unrolled: Callable[[], Component]) -> None:
-        self.batch, self.evidence, self._unrolled = batch, evidence, unrolled
+    def __init__(
+        self, batch: tuple[str, ...], evidence: Tensor, squares: Tensor, unrolled: Callable[[], Component]
+    ) -> None:
+        self.batch, self.evidence, self._squares, self._unrolled = batch, evidence, squares, unrolled
 
     def log_evidence(self) -> Tensor:
         return self.evidence
+
+    def squares(self) -> Tensor:
+        """The sum of all squares of data in units of their noise."""
+        return self._squares
+
+    def centered(self, center: Mapping[str, Center]) -> Filter:
+        """The same factors as functions of deviations."""
+        return Filter(self.batch, self.evidence, self._squares, lambda: self.component.centered(center))
 
     @cached_property
     def component(self) -> Component:
@@ -43,13 +54,21 @@ class Filter:
 
 
 class _Steps(NamedTuple):
-    """A chain that can be filtered: its delayed sites, at which place the entries of each stand."""
+    """A chain that can be filtered.
+
+    Attributes:
+        name: the chain.
+        places: for each of its delayed sites whether it is one of the first steps, and where its entries stand: among
+            those of the first ``history`` steps, or of ``history + 1`` consecutive ones.
+        size: the entries of a step.
+        history: of how many steps before it each depends.
+        length: the number of steps.
+    """
 
     name: str
-    families: Families
-    places: dict[str, tuple[int, range]]
-    """For each delayed site: 0 for the first step, and in pairs of steps 1 for the step before and 2 for its own."""
+    places: dict[str, tuple[bool, range]]
     size: int
+    history: int
     length: int
 
 
@@ -60,8 +79,9 @@ def filtered(
     ordinals: Mapping[str, frozenset[str]],
     scales: Mapping[str, float],
     unrolled: Callable[[], Component],
+    assembled: Assembled,
 ) -> Filter | None:
-    """The integral of a chain; ``None`` for what is no chain, or no simple one.
+    """The integral of a chain, and of delayed sites that its steps have in common.
 
     Args:
         members: the sites.
@@ -70,152 +90,216 @@ def filtered(
         ordinals: for each delayed site the plates whose elements are multiplied.
         scales: of each plate.
         unrolled: makes the component step by step.
+        assembled: makes that of what is left when the chain is integrated out.
+
+    Returns:
+        ``None`` for what is no chain, or no simple one.
 
     Raises:
         ModelError: if the integral diverges.
     """
     steps = _steps_of(latents)
-    if steps is None or len({each - {steps.name} for each in ordinals.values()}) > 1:
+    if steps is None:
         return None
-    parts = [each for each in factors if isinstance(each, Parts)]
-    where = [_where(member, each, steps) for member, each in zip(members, parts, strict=False)]
-    if len(parts) < len(factors) or not all(where):
+    homes = {ordinals[name] - {steps.name} for name in steps.places}
+    common = {name: latents[name] for name in latents if name not in steps.places}
+    (plates, *others) = homes
+    if others or not all(ordinals[name] <= plates for name in common):
+        return None
+    pairs = list(zip(members, factors, strict=True))
+    left = [each for _, each in pairs if not steps.places.keys() & set(each.scope)]
+    inside = [pair for pair in pairs if steps.places.keys() & set(pair[1].scope)]
+    parts = [each for _, each in inside if isinstance(each, Parts)]
+    where = [_where(member, each, steps) for member, each in inside]
+    if len(parts) < len(inside) or not all(where) or any(steps.name in each.names for each in left):
         return None
     names = tuple(dict.fromkeys([name for each in parts for name in each.names if name != steps.name]))
-    plates = next(iter(ordinals.values())) - {steps.name}
     if not plates.issubset(names):
         return None
     sizes = {name: size for each in parts for name, size in zip(each.names, each.const.shape, strict=True)}
     batch = [sizes[name] for name in names]
-    if (
-        steps.length * math.prod(batch) * 9 * steps.size**2 * parts[0].const.element_size()
-        > settings.memory_limit
-    ):
+    columns = _Columns(common, {name for each in parts for name in each.scope})
+    entries = ((steps.history + 1) * steps.size) ** 2 * 2 + columns.count * steps.size * 4
+    if steps.length * math.prod(batch) * entries * parts[0].vector.element_size() > settings.memory_limit:
         return None
-    first = _Sum(steps, names, batch, 0)
-    later = _Sum(steps, names, batch, 1)
+    first = _Sum(steps, columns, names, batch, later=False)
+    later = _Sum(steps, columns, names, batch, later=True)
     for each in parts:
-        (first if steps.name not in each.names else later).add(each)
-    if not first.parts:
-        return None
+        (later if steps.name in each.names else first).add(each)
     try:
         table = _integral(first, later, steps)
+        scope = tuple(columns.places)
+        kept = plates.difference(*[ordinals[name] for name in scope])
+        for place, name in reversed(list(enumerate(names))):
+            if name in kept:
+                table = table.multiplied([place], scales[name])
+        names = tuple([name for name in names if name not in kept])
+        squares = torch.stack([each.const.detach().abs().sum() for each in parts]).sum()
+        if not common:
+            return Filter(names, table.rest - 0.5 * table.form[..., 0, 0], squares, unrolled)
+        whole = [each.joined() if isinstance(each, Parts) else each for each in left]
+        rest = assembled([*whole, GaussianFactor(names, scope, table)], common)
+        return Filter(rest.batch, rest.log_evidence(), squares, unrolled)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         listed = ", ".join(sorted(map(repr, latents))[:8])
         raise ModelError(
             f"The integral over {listed} diverges or is too close to diverging for its precision: prior and "
             "observations together do not determine them. Give them proper priors, and noise that is not zero."
         ) from error
-    kept = tuple([name for name in names if name not in plates])
-    for place, name in reversed(list(enumerate(names))):
-        if name in plates:
-            table = table.sum(place) * scales[name]
-    return Filter(kept, table, unrolled)
 
 
 def _steps_of(latents: Mapping[str, CollapsedSite]) -> _Steps | None:
-    """The chain, if all delayed sites are steps of one, and all of its steps have the same."""
-    found: dict[int, dict[tuple[str, str], tuple[str, int]]] = {0: {}, 1: {}, 2: {}}
-    spans: dict[int, set[tuple[int, int]]] = {0: set(), 1: set(), 2: set()}
-    chains = set()
+    """The chain, if there is one, and all of its steps have the same delayed sites."""
+    found: dict[tuple[bool, int], dict[tuple[str, str], tuple[str, int]]] = {}
+    spans = set()
     for name, site in latents.items():
         step: ChainStep | None = site.message.infer.get("_chain")
-        if step is None or step.independent or (step.dim is None and is_lookback(site.message)):
+        if step is None:
+            continue
+        single = step.dim is None
+        if step.independent or (single and is_lookback(site.message)):
             return None
-        kind = 0 if step.dim is None else 1 if is_lookback(site.message) else 2
-        key = family(name, step)
-        chains.add(step.chain)
-        spans[kind].add((step.start, step.stop))
-        found[kind][key] = name, site.event_size
-    if len(chains) != 1 or len(spans[2]) != 1 or spans[0] != {(0, 1)}:
+        spans.add(
+            (step.chain, step.stop - step.start, 0) if single else (step.chain, 0, step.stop - step.start)
+        )
+        found.setdefault((single, step.start), {})[family(name, step)] = name, site.event_size
+    starts = sorted(start for single, start in found if not single)
+    if not starts:
         return None
-    ((start, stop),) = spans[2]
-    families: Families = {key: size for key, (_, size) in found[2].items()}
-    same = {key: size for key, (_, size) in found[0].items()} == families
-    if start != 1 or not same or spans[1] - {(0, stop - 1)} or not found[1].keys() <= families.keys():
+    history = starts[-1]
+    own = found[False, history]
+    length = history + max(span for _, _, span in spans)
+    if spans != {(next(iter(spans))[0], 1, 0), (next(iter(spans))[0], 0, length - history)}:
         return None
-    stops = dict.fromkeys(families, 0)
+    sizes = {key: size for key, (_, size) in own.items()}
+    stops = {}
     total = 0
-    for key, size in families.items():
+    for key, size in sizes.items():
         total += size
         stops[key] = total
-    places = {
-        name: (kind, range(stops[key] - size, stops[key]))
-        for kind, of_kind in found.items()
-        for key, (name, size) in of_kind.items()
-    }
-    return _Steps(chains.pop(), families, places, total, stop)
+    places = {}
+    for (single, start), of_kind in found.items():
+        here = {key: size for key, (_, size) in of_kind.items()}
+        if not here.items() <= sizes.items() or (single and (here != sizes or start >= history)):
+            return None
+        for key, (name, size) in of_kind.items():
+            stop = start * total + stops[key]
+            places[name] = single, range(stop - size, stop)
+    if any((True, start) not in found for start in range(history)):
+        return None
+    return _Steps(next(iter(spans))[0], places, total, history, length)
 
 
-def _where(member: Member, parts: Parts, steps: _Steps) -> bool:
-    """Whether a factor is one of the first step, or of all others in their order."""
+def _where(member: Member, factor: Parts | GaussianFactor, steps: _Steps) -> bool:
+    """Whether a factor is one of the first steps, or of all others in their order."""
     step: ChainStep | None = member.site.message.infer.get("_chain")
     if step is None or step.chain != steps.name:
         return False
+    later = steps.name in factor.names
+    if {steps.places[name][0] for name in factor.scope if name in steps.places} != {not later}:
+        return False
     if step.dim is None:
-        right = step.start == 0 and steps.name not in parts.names
-        return right and all(steps.places[name][0] == 0 for name in parts.scope)
-    right = (step.start, step.stop) == (1, steps.length) and steps.name in parts.names
-    return right and all(steps.places[name][0] for name in parts.scope)
+        return not later and step.start < steps.history
+    return later and (step.start, step.stop) == (steps.history, steps.length)
+
+
+class _Columns:
+    """Delayed sites that are no part of the chain: an information vector is affine in them, and has a column for each.
+
+    The first column is what it is where they are all zero.
+    """
+
+    def __init__(self, common: Mapping[str, CollapsedSite], used: set[str]) -> None:
+        self.places: dict[str, range] = {}
+        self.count = 1
+        for name, site in common.items():
+            if name in used:
+                self.places[name] = range(self.count, self.count + site.event_size)
+                self.count += site.event_size
 
 
 class _Sum:
     """The product of some factors, along the dimensions ``(steps, *names)``."""
 
-    def __init__(self, steps: _Steps, names: Sequence[str], batch: Sequence[int], pairs: int) -> None:
-        self.steps, self.names, self.pairs = steps, (steps.name, *names), pairs
-        self.batch = [steps.length - 1 if pairs else 1, *batch]
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    def __init__(
+        self, steps: _Steps, columns: _Columns, names: Sequence[str], batch: Sequence[int], later: bool
+    ) -> None:
+        self.steps, self.columns, self.names = steps, columns, (steps.name, *names)
+        self.width = steps.size * (steps.history + later)
+        self.batch = [steps.length - steps.history if later else 1, *batch]
+        self.precisions: list[Tensor] = []
+        self.vectors: list[Tensor] = []
+        self.forms: list[Tensor] = []
+        self.rests: list[Tensor] = []
 
     def add(self, parts: Parts) -> None:
-        size = self.steps.size
-        places = [
-            place + (size if kind == 2 else 0)
-            for kind, places in map(self.steps.places.__getitem__, parts.scope)
-            for place in places
-        ]
+        places: list[
+            int
+        ] = []  # Of its entries: in the chain, and behind that in the columns but for the first.
+        for name in parts.scope:
+            if name in self.steps.places:
+                places += self.steps.places[name][1]
+            else:
+                places += [self.width + each - 1 for each in self.columns.places[name]]
         order = [parts.names.index(name) for name in self.names if name in parts.names]
-        shape = [parts.names.index(name) if name in parts.names else None for name in self.names]
 
         def placed(x: Tensor, tail: int) -> Tensor:
             own = x.permute([*order, *range(x.ndim - tail, x.ndim)])
-            return own.reshape(
-                [1 if place is None else x.shape[place] for place in shape]
-                + list(own.shape[own.ndim - tail :])
-            )
+            for place, name in enumerate(self.names):
+                own = own if name in parts.names else own.unsqueeze(place)
+            return own
 
-        precision, vector = placed(parts.precision, 2), placed(parts.vector, 1)
-        total = size * (1 + self.pairs)
-        if places != list(range(total)):
-            missing = total - len(places)
-            index = [len(places)] * total
-            for mine, theirs in enumerate(places):
-                index[theirs] = mine
-            chosen = torch.tensor([min(each, total - 1) for each in index], device=vector.device)
-            precision = (
-                F.pad(precision, (0, missing, 0, missing)).index_select(-1, chosen).index_select(-2, chosen)
-            )
-            vector = F.pad(vector, (0, missing)).index_select(-1, chosen)
-        rest = parts.rest.expand(parts.const.shape) - 0.5 * parts.const
-        self.parts.append((precision, vector, placed(rest, 0)))
+        total = self.width + self.columns.count - 1
+        precision = _spread(_spread(placed(parts.precision, 2), places, total).mT, places, total).mT
+        vector = _spread(placed(parts.vector, 1), places, total)
+        const, rest = placed(parts.const, 0), placed(parts.rest, 0)
+        form, row = self._over_steps(const)[..., None, None], vector[..., None, : self.width]
+        if self.columns.count > 1:
+            form = self._over_steps(precision[..., self.width :, self.width :])
+            more = self._over_steps(vector[..., self.width :])
+            corner = self._over_steps(const).unsqueeze(-1)
+            shape = torch.broadcast_shapes(form.shape[:-2], more.shape[:-1], corner.shape[:-1])  # type: ignore[no-untyped-call]
+            more, corner = more.expand([*shape, -1]), corner.expand([*shape, -1])
+            form = torch.cat([more.unsqueeze(-2), form.expand([*shape, *form.shape[-2:]])], -2)
+            form = torch.cat([torch.cat([corner, more], -1).unsqueeze(-1), form], -1)
+            cross = precision[..., self.width :, : self.width]
+            shape = torch.broadcast_shapes(row.shape[:-2], cross.shape[:-2])  # type: ignore[no-untyped-call]
+            row = torch.cat([each.expand([*shape, *each.shape[-2:]]) for each in (row, cross)], -2)
+        self.precisions.append(precision[..., : self.width, : self.width])
+        self.vectors.append(row)
+        self.forms.append(form)
+        self.rests.append(self._over_steps(rest))
 
-    def total(self, shared: bool) -> tuple[Link, Tensor]:
-        """The product, and the constants of all steps together, shape ``batch``."""
-        precision = _added([each for each, _, _ in self.parts])
-        vector = _added([each for _, each, _ in self.parts])
-        rest = sum([each.sum(0) * (self.batch[0] // each.shape[0]) for _, _, each in self.parts])
-        assert isinstance(rest, Tensor)
-        count, n = math.prod(self.batch[1:]), vector.shape[-1]
-        groups, series = (1, count) if shared else (count, 1)
-        if not shared:
-            precision = precision.expand([precision.shape[0], *self.batch[1:], n, n])
-        precision = precision.reshape([precision.shape[0], groups, n, n])
-        vector = vector.expand([*self.batch, n]).reshape([self.batch[0], groups, series, n])
-        return Link(precision, vector), rest.expand(self.batch[1:])
+    def _over_steps(self, x: Tensor) -> Tensor:
+        """Constants of all steps together."""
+        return x.sum(0) * (self.batch[0] // x.shape[0])
 
     @property
     def is_shared(self) -> bool:
-        return all(math.prod(each.shape[1:-2]) == 1 for each, _, _ in self.parts)
+        """Whether all that the batch is made of has one precision."""
+        return all(math.prod(each.shape[1:-2]) == 1 for each in self.precisions)
+
+    def link(self, shared: bool) -> Link:
+        """The product, with the series of one precision side by side."""
+        precision, vector = _added(self.precisions), _added(self.vectors)
+        count = math.prod(self.batch[1:])
+        groups, series = (1, count) if shared else (count, 1)
+        steps = precision.shape[0]
+        if not shared:
+            precision = precision.expand([steps, *self.batch[1:], *precision.shape[-2:]])
+        precision = precision.reshape([steps, groups, *precision.shape[-2:]]).transpose(0, 1)
+        vector = vector.expand([*self.batch, *vector.shape[-2:]]).movedim(0, -2)
+        return Link(precision, vector.reshape([groups, series, *vector.shape[-3:]]))
+
+
+def _spread(x: Tensor, places: list[int], total: int) -> Tensor:
+    """The tensor with the entries of its last dimension at some places of more, and zero elsewhere."""
+    if places == list(range(places[0], places[0] + len(places))):
+        return F.pad(x, (places[0], total - places[-1] - 1)) if len(places) < total else x
+    index = [len(places)] * total
+    for mine, theirs in enumerate(places):
+        index[theirs] = mine
+    return F.pad(x, (0, 1)).index_select(-1, torch.tensor(index, device=x.device))
 
 
 def _added(tables: Sequence[Tensor]) -> Tensor:
@@ -225,11 +309,13 @@ def _added(tables: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _integral(first: _Sum, later: _Sum, steps: _Steps) -> Tensor:
+def _integral(first: _Sum, later: _Sum, steps: _Steps) -> Quadratic:
+    """What is left of a chain: a factor of the delayed sites that its steps have in common."""
     shared = first.is_shared and later.is_shared
-    start, rest = first.total(shared)
-    elements = None
-    if later.parts:
-        elements, more = later.total(shared)
-        rest = rest + more
-    return chain(start, elements, steps.size).reshape(rest.shape) + rest
+    squares, log_normalizer = chain(first.link(shared), later.link(shared), steps.size, steps.history)
+    batch = first.batch[1:]
+    form = _added([*first.forms, *later.forms, -squares.reshape([*batch, *squares.shape[-2:]])])
+    rest = _added(
+        [*first.rests, *later.rests, log_normalizer[0] if shared else log_normalizer.reshape(batch)]
+    )
+    return Quadratic(form, rest.expand(batch))

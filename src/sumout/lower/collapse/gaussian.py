@@ -1,8 +1,8 @@
-"""Gaussian sites as factors in quadratic form.
+"""Gaussian sites as factors.
 
 Every site whose residual is affine in delayed Gaussian sites gives a factor: rows ``design @ x + offset`` of
-independent standard normal residuals. Rows of plates in which none of its delayed sites lives are put together, which
-multiplies the factor out over them.
+independent standard normal residuals, or their squares where these keep enough digits. Rows of plates in which none of
+its delayed sites lives are put together, which multiplies the factor out over them.
 """
 
 from __future__ import annotations
@@ -15,29 +15,36 @@ import torch
 from torch import Tensor
 
 from sumout.effects.delayed import Delayed
-from sumout.effects.delayed.links import compact
+from sumout.effects.delayed.links import broadcast, compact
 from sumout.execute.filtering import times
+from sumout.execute.gaussian import Factor
 from sumout.lower.collapse.layout import Use, extents, gathered, is_aligned, use_of
 from sumout.lower.collapse.normal import NormalForm, own_mask
 from sumout.lower.collapse.sites import CollapsedSite
-from sumout.terms.gaussian import Quadratic
+from sumout.terms.gaussian import Quadratic, Root
 
 
 class GaussianFactor(NamedTuple):
     """A site's factor.
 
-    ``names`` are the dimensions of its form and constant (plates and discrete variables), ``scope`` the delayed sites
-    in the order of its rows.
+    ``names`` are the dimensions of its batch (plates and discrete variables), ``scope`` the delayed sites in the order
+    of its entries.
     """
 
     names: tuple[str, ...]
     scope: tuple[str, ...]
-    quadratic: Quadratic
+    table: Factor
+
+    @property
+    def quadratic(self) -> Quadratic:
+        """The factor, where it is one by its quadratic form."""
+        assert isinstance(self.table, Quadratic)
+        return self.table
 
 
 class Parts(NamedTuple):
     """A site's factor ``rest - 1/2 (const + 2 vector' x + x' precision x)``, whose precision is often the same
-    throughout: along dimensions in which ``precision`` and ``rest`` only repeat themselves they have size one.
+    throughout: along dimensions in which ``precision``, ``vector`` and ``rest`` only repeat themselves they have size one.
 
     ``precision`` has the shape ``(*names, D, D)``, ``vector`` ``(*names, D)``, ``const`` and ``rest`` ``names``.
     """
@@ -52,14 +59,17 @@ class Parts(NamedTuple):
     def joined(self) -> GaussianFactor:
         batch = self.const.shape
         corner = self.const[..., None, None]
-        row = self.vector.unsqueeze(-2)
+        row = self.vector.expand([*batch, -1]).unsqueeze(-2)
         precision = self.precision.expand([*batch, *self.precision.shape[-2:]])
         form = torch.cat([torch.cat([corner, row], -1), torch.cat([row.mT, precision], -1)], -2)
         return GaussianFactor(self.names, self.scope, Quadratic(form, self.rest.expand(batch)))
 
 
 class Member(NamedTuple):
-    """A Gaussian site, with how it uses each delayed one; all of it broadcasts to ``(*batch, *event)``."""
+    """A Gaussian site, with how it uses each delayed one; all of it broadcasts to ``(*batch, *event)``.
+
+    ``unit`` is how it uses an unknown scale that all have in common, which is none of ``uses``.
+    """
 
     site: CollapsedSite
     form: NormalForm
@@ -69,12 +79,22 @@ class Member(NamedTuple):
     power: Tensor | float
     """What the log-density is multiplied by, of shape ``batch`` or a number: masks and scales."""
     dtype: torch.dtype
+    unit: Use | None = None
+
+    @property
+    def met(self) -> list[Use]:
+        """How it uses all delayed sites."""
+        return [*self.uses.values(), *([] if self.unit is None else [self.unit])]
 
 
 def member(
-    site: CollapsedSite, form: NormalForm, latents: Mapping[str, CollapsedSite], dtype: torch.dtype
+    site: CollapsedSite,
+    form: NormalForm,
+    latents: Mapping[str, CollapsedSite],
+    dtype: torch.dtype,
+    scale: CollapsedSite | None = None,
 ) -> Member:
-    """A site with the links of its residual taken apart."""
+    """A site with the links of its residual taken apart, and that of its scale, if ``scale`` is delayed."""
     event = tuple(site.fn.event_shape)
     events = len(event)
     power = _power(site)
@@ -92,7 +112,10 @@ def member(
     if isinstance(residual, Delayed):
         uses = {link.site: use_of(link, latents[link.site]) for link in residual.links}
     batch = tuple(shape[: len(shape) - events])
-    return Member(site, form._replace(residual=residual), uses, events, batch, power, dtype)
+    unit = None
+    if scale is not None and form.unit is not None:
+        unit = use_of(broadcast(form.unit, shape), scale)
+    return Member(site, form._replace(residual=residual), uses, events, batch, power, dtype, unit)
 
 
 def _power(site: CollapsedSite) -> Tensor | float:
@@ -112,30 +135,35 @@ def match(member: Member, plate: str) -> int | Tensor | None:
         The plate's dimension, if each element uses its own element of the delayed sites; for a site outside of the
         plate the element that each of its batch picks, of shape ``batch``; or ``None``: elements are mixed.
     """
-    users = {name: use for name, use in member.uses.items() if plate in use.coordinates}
+    users = [use for use in member.met if plate in use.coordinates]
     dims = {frame.name: dim for dim, frame in member.site.frames.items()}
     dim = dims.get(plate)
     if dim is None:
         return gathered(users, plate, member.event_dims)
-    aligned = all(is_aligned(use, plate, dim, member.event_dims) for use in users.values())
+    aligned = all(is_aligned(use, plate, dim, member.event_dims) for use in users)
     return dim if aligned else None
 
 
 def plates_of(member: Member) -> list[str]:
     """The plates in which delayed sites that a site uses live."""
-    return sorted({plate for use in member.uses.values() for plate in use.coordinates})
+    return sorted({plate for use in member.met for plate in use.coordinates})
 
 
 def factor_of(
-    member: Member, latents: Mapping[str, CollapsedSite], written: frozenset[str], kept: frozenset[str]
+    member: Member,
+    latents: Mapping[str, CollapsedSite],
+    written: frozenset[str],
+    kept: frozenset[str],
+    roots: bool = False,
 ) -> Parts | GaussianFactor:
-    """A site's factor; in parts, unless it was added up from single elements.
+    """A site's factor; in parts, unless it was added up from single elements, or is kept by its residuals.
 
     Args:
         member: the site.
         latents: all delayed sites.
         written: the plates that are written out.
         kept: plates that are not multiplied out in any case: each element is a problem of its own.
+        roots: whether to keep residuals, and not their squares.
     """
     site, batch, rank = member.site, member.batch, len(member.batch)
     scope = tuple(sorted(member.uses))
@@ -160,23 +188,30 @@ def factor_of(
         if frame.dim is not None and -frame.dim > rank and frame.name not in kept:
             copies *= frame.scale * frame.size
     gone = [place for place in range(rank) if place not in stay]
-    design, offset, logs = _rows(member, latents, written, scope)
+    design, offset, logs = residual_rows(member, latents, written, scope)
     power = member.power
     if isinstance(power, Tensor):
         power = power.expand(batch).permute([*stay, *gone]).unsqueeze(-1)
     picks = [(plate, found) for plate, found in matches.items() if isinstance(found, Tensor)]
-    if picks or gone:
+    if picks or gone or roots:
         design, logs = design.expand([*batch, *design.shape[-2:]]), logs.expand([*batch, logs.shape[-1]])
+        offset = offset.expand([*batch, offset.shape[-1]])
     design = design.permute([*stay, *gone, rank, rank + 1])
     offset = offset.permute([*stay, *gone, rank])
     logs = logs.permute([*stay, *gone, rank]) * power
-    if picks:
+    if picks or roots:
         rows = torch.cat([offset.unsqueeze(-1), design], -1)
-        form, rest = _scattered(rows, logs, power, picks, (stay, gone), latents, batch)
         more = [plate for plate, _ in picks]
-        return GaussianFactor((*names, *more), scope, Quadratic(form * copies, rest * copies))
+        form: Factor
+        if picks:
+            form = _scattered(rows, logs, power, picks, (stay, gone), latents, batch, roots)
+        else:
+            rows = rows * power.sqrt().unsqueeze(-1) if isinstance(power, Tensor) else rows * math.sqrt(power)
+            rest = logs.flatten(len(stay)).sum(-1)
+            form = Root(rows.flatten(len(stay), -2), rest)
+        return GaussianFactor((*names, *more), scope, form.multiplied([], copies))
     lead = len(stay)
-    weighted = offset * power
+    weighted = offset * power if isinstance(power, Tensor) or power != 1.0 else offset
     heavy = (
         design * power.unsqueeze(-1)
         if isinstance(power, Tensor)
@@ -191,7 +226,7 @@ def factor_of(
     vector, const = _transformed(weighted, design), (offset * weighted).sum(-1)
     if copies != 1.0:
         precision, vector, const, rest = precision * copies, vector * copies, const * copies, rest * copies
-    return Parts(tuple(names), scope, precision, vector, const, rest)
+    return Parts(tuple(names), scope, precision, vector, const.expand([batch[place] for place in stay]), rest)
 
 
 def _transformed(vectors: Tensor, matrices: Tensor) -> Tensor:
@@ -203,25 +238,25 @@ def _transformed(vectors: Tensor, matrices: Tensor) -> Tensor:
     return times(vectors, matrices.squeeze(-3))
 
 
-def _rows(
+def residual_rows(
     member: Member, latents: Mapping[str, CollapsedSite], written: frozenset[str], scope: tuple[str, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Residuals in units of their standard deviations.
 
     Returns:
         The design, shape ``(*batch, rows, entries of the scope)``, the offset, ``(*batch, rows)``, and the logarithm
-        of the normalizing constant of each row, ``(*batch, rows)``. Design and logarithms have size one where they
-        only repeat themselves.
+        of the normalizing constant of each row, ``(*batch, rows)``, all of size one where they only repeat themselves.
     """
     batch = member.batch
     residual, scale, scale_tril, log_jacobian, *_ = member.form
-    offset = (residual.const if isinstance(residual, Delayed) else residual).to(member.dtype)
+    rank, event = len(batch), residual.shape[len(batch) :]
+    rows = event.numel()
+    offset = residual.const if isinstance(residual, Delayed) else residual
+    offset = compact(offset, range(rank)).to(member.dtype)
     if isinstance(member.power, Tensor):  # What is masked may be missing, and NaN.
         off = (member.power == 0).expand(batch)
-        offset = offset.masked_fill(off.reshape([*batch, *[1] * member.event_dims]), 0.0)
-    event = offset.shape[len(batch) :]
-    rows, rank = event.numel(), len(batch)
-    offset = offset.reshape([*batch, rows])
+        offset = torch.where(off.reshape([*batch, *[1] * member.event_dims]), 0.0, offset)
+    offset = offset.reshape([*offset.shape[:rank], rows])
 
     def once(x: Tensor) -> Tensor:
         """Terms ``(terms, *batch, *event)`` as ``(*batch, rows, terms)``, repetitions along the batch left out."""
@@ -236,13 +271,13 @@ def _rows(
             if plate in written:
                 place = place + entries * once(use.coordinates[plate])
                 entries *= size
-        coef = once(use.link.coef.to(member.dtype))
+        coef = once(use.link.coef).to(member.dtype)
         place, coef = torch.broadcast_tensors(place, coef)  # type: ignore[no-untyped-call]
         columns.append(coef.new_zeros([*coef.shape[:-1], entries]).scatter_add(-1, place, coef))
     shape = [max(sizes) for sizes in zip(*[each.shape[:-2] for each in columns], strict=True)] if rank else []
     design = torch.cat([each.expand([*shape, rows, each.shape[-1]]) for each in columns], -1)
     if scale_tril is not None:
-        root = compact(scale_tril.to(member.dtype).expand([*batch, rows, rows]), range(rank))
+        root = compact(scale_tril.expand([*batch, rows, rows]), range(rank)).to(member.dtype)
         logs = -root.diagonal(dim1=-2, dim2=-1).log()
         inverse = torch.linalg.solve_triangular(
             root, torch.eye(rows, dtype=root.dtype, device=root.device), upper=False
@@ -250,8 +285,7 @@ def _rows(
         design, offset = inverse @ design, _transformed(offset, inverse.mT)
     else:
         assert scale is not None
-        scale = scale.to(member.dtype).expand([*batch, *event])
-        scale = compact(scale, range(rank))
+        scale = compact(scale.expand([*batch, *event]), range(rank)).to(member.dtype)
         scale = scale.reshape([*scale.shape[:rank], rows])
         design, offset = design / scale.unsqueeze(-1), offset / scale
         logs = -scale.log()
@@ -269,8 +303,9 @@ def _scattered(
     places: tuple[list[int], list[int]],
     latents: Mapping[str, CollapsedSite],
     batch: tuple[int, ...],
-) -> Quadratic:
-    """Factors of single elements of the batch, added up by the elements of plates that they pick."""
+    roots: bool,
+) -> Factor:
+    """Factors of single elements of the batch, multiplied by the elements of plates that they pick."""
     stay, gone = places
     sizes = {plate: size for latent in latents.values() for plate, (_, size) in extents(latent).items()}
     kept = [batch[place] for place in stay]
@@ -280,12 +315,34 @@ def _scattered(
     for plate, found in picks:
         index = index * sizes[plate] + found.expand(batch).permute([*stay, *gone])
         shape.append(sizes[plate])
-    weighted = rows * power.unsqueeze(-1) if isinstance(power, Tensor) else rows * power
-    single = rows.mT @ weighted
     total = count * math.prod(shape)
     index = index.reshape(-1)
-    form = single.new_zeros(total, *single.shape[-2:]).index_add(
-        0, index, single.reshape(-1, *single.shape[-2:])
-    )
     rest = logs.new_zeros(total).index_add(0, index, logs.sum(-1).reshape(-1))
-    return Quadratic(form.reshape([*kept, *shape, *form.shape[-2:]]), rest.reshape([*kept, *shape]))
+    if roots:
+        rows = rows * power.sqrt().unsqueeze(-1) if isinstance(power, Tensor) else rows * math.sqrt(power)
+        table = _side_by_side(rows.reshape(-1, *rows.shape[-2:]), index, total)
+        return Root(table, rest).reshaped([*kept, *shape])
+    single = rows.mT @ (rows * power.unsqueeze(-1) if isinstance(power, Tensor) else rows * power)
+    single = single.reshape(-1, *single.shape[-2:])
+    form = single.new_zeros(total, *single.shape[-2:]).index_add(0, index, single)
+    return Quadratic(form, rest).reshaped([*kept, *shape])
+
+
+def _side_by_side(rows: Tensor, index: Tensor, total: int) -> Tensor:
+    """The rows that belong together, and rows of zeros: from ``(count, n, columns)`` to ``(total, more, columns)``."""
+    while True:
+        order = index.argsort(stable=True)
+        rows, index = rows[order], index[order]
+        counts = index.bincount(minlength=total)
+        place = torch.arange(len(index), device=index.device) - (counts.cumsum(0) - counts)[index]
+        size, columns = rows.shape[-2:]
+        few = 4 * max(1, math.ceil(columns / size))
+        most = int(counts.max())
+        if most <= few:
+            found = rows.new_zeros(total, most, size, columns)
+            return found.index_put((index, place), rows).flatten(1, 2)
+        # A few at a time, as elements may be of very different number.
+        first = place % few == 0
+        packed = rows.new_zeros(int(first.sum()), few, size, columns)
+        packed = packed.index_put((first.cumsum(0) - 1, place % few), rows).flatten(1, 2)
+        rows, index = Root(packed, packed.new_zeros(len(packed))).shortened().table, index[first]

@@ -8,14 +8,14 @@ entries of one joint variable.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sumout.effects.delayed import Link
-from sumout.effects.delayed.links import compact
+from sumout.effects.delayed.links import by_strides, compact
 from sumout.errors import ModelError
 from sumout.lower.collapse.sites import CollapsedSite
 
@@ -53,13 +53,22 @@ def use_of(link: Link, latent: CollapsedSite) -> Use:
     rank = len(shape) - len(latent.fn.event_shape)
     full = link.where.shape
     where = compact(link.where)
+    digits = by_strides(where, [*shape[:rank], latent.event_size])
+    if digits is not None:
+        *places, event = digits
+        absent = where.new_zeros((), dtype=torch.bool).expand(full)
+        if not link.coef.requires_grad:  # A coefficient that only happens to be zero has derivatives.
+            absent = compact(link.coef) == 0
+        named = {rank + dim: name for name, (dim, _) in extents(latent).items()}
+        coordinates = {named[place]: each.expand(full) for place, each in enumerate(places) if place in named}
+        return Use(link, coordinates, event.expand(full), absent.expand(full))
     absent = where < 0
-    if not link.coef.requires_grad:  # A coefficient that only happens to be zero has derivatives.
+    if not link.coef.requires_grad:
         absent = absent | (compact(link.coef) == 0)
     where = where.clamp(min=0)
     rest = where.div(latent.event_size, rounding_mode="floor") if latent.event_size > 1 else where
     event = where - rest * latent.event_size if latent.event_size > 1 else where.new_zeros(()).expand(full)
-    coordinates: Coordinates = {}
+    coordinates = {}
     by_place = {rank + dim: name for name, (dim, _) in extents(latent).items()}
     for place in reversed(range(rank)):
         if shape[place] > 1:
@@ -93,14 +102,14 @@ def is_aligned(use: Use, plate: str, dim: int, event_dims: int) -> bool:
     return bool(((compact(found) == own) | compact(use.absent)).all())
 
 
-def gathered(uses: Mapping[str, Use], plate: str, event_dims: int) -> Tensor | None:
+def gathered(uses: Iterable[Use], plate: str, event_dims: int) -> Tensor | None:
     """The one element of a plate that all delayed sites in it are used at, for each element of the batch.
 
     Returns:
         Shape ``batch``, or ``None`` if there is no such element.
     """
     common: Tensor | None = None
-    for use in uses.values():
+    for use in uses:
         found = use.coordinates.get(plate)
         if found is None:
             continue

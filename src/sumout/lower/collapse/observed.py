@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import sumout.distributions as dist
 from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed
 from sumout.errors import ModelError
@@ -56,7 +58,7 @@ def _there(site: CollapsedSite) -> Tensor | bool:
 
 def _check(site: CollapsedSite, base: Any, there: Tensor | bool) -> None:
     support = base.support
-    if any(isinstance(each, Delayed) for each in vars(support).values()):
+    if any(isinstance(each, Delayed) for each in vars(support).values()) or _are_counts(site.value, support):
         return
     valid = support.check(site.value)
     if isinstance(there, Tensor):
@@ -71,3 +73,22 @@ def _check(site: CollapsedSite, base: Any, there: Tensor | bool) -> None:
         f"Site {site.name!r} observes a value outside of the support of {type(base).__name__}, {support}: "
         f"{wrong[0].tolist()}. Correct the data, or mask what is missing."
     )
+
+
+_WHOLE = (type(dist.constraints.nonnegative_integer), dist.constraints.integer_interval)
+
+
+def _are_counts(value: Tensor, support: Any) -> bool:
+    """Whether all entries are whole numbers within the bounds of a support of such: in fewer passes than it takes.
+
+    ``False`` says nothing.
+    """
+    if not (isinstance(support, _WHOLE) and value.numel() and value.is_floating_point()):
+        return False
+    highest = getattr(support, "upper_bound", math.inf)
+    least, most = value.detach().aminmax()
+    if isinstance(highest, Tensor) and highest.numel() > 1:
+        within = (value <= highest).all()
+    else:
+        within = (most <= highest) & (most < math.inf)
+    return bool((least >= support.lower_bound) & within) and torch.equal(value.floor(), value)

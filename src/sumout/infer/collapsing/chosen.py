@@ -1,0 +1,81 @@
+"""Predictions along the discrete sites that choose among their distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from sumout.execute import Marginal
+from sumout.infer.collapsing.mixed import Along
+from sumout.infer.collapsing.posterior import states_of
+from sumout.lower.collapse.collapse import Integral
+from sumout.lower.collapse.sites import CollapsedSite
+
+
+def choices_of(site: CollapsedSite, integral: Integral) -> dict[str, int]:
+    """The discrete sites that choose among distributions of a prediction, with their numbers of states."""
+    batch = site.message.batch_shape
+    own = {name: batch[place] for place, name in site.enumerated(batch)}
+    return {**states_of(integral), **own}
+
+
+def chosen_first(site: CollapsedSite, batch: Sequence[int], x: Along) -> Along:
+    """The tensor along its discrete sites, with those that its batch runs along in front, too."""
+    names, data = list(x.names), x.data
+    lead = len(names)
+    rank = min(-min(site.frames, default=0), len(batch))
+    for place, name in site.enumerated(batch):
+        at = lead + place
+        if name in names:
+            first = names.index(name)
+            data = data.diagonal(dim1=first, dim2=at).movedim(-1, first).unsqueeze(at)
+        else:
+            data = data.unsqueeze(0).transpose(0, at + 1)
+            names.insert(0, name)
+            lead += 1
+    # Values of enumerated sites run left of all plates.
+    for _ in range(len(batch) - rank):
+        data = data.squeeze(lead)
+    return Along(tuple(names), data)
+
+
+def weights_of_choices(
+    site: CollapsedSite,
+    marginal: Marginal,
+    integral: Integral,
+    picked: Mapping[str, Tensor],
+    batch: Sequence[int],
+) -> Tensor | None:
+    """Probabilities of the joint states, shape ``(states, *batch)``.
+
+    Args:
+        site: a prediction.
+        marginal: of the discrete sites that choose.
+        integral: of what it depends on.
+        picked: for plates of the integral the elements that are used, shape ``(*batch of the program, numbers)``.
+        batch: that without dimensions of discrete sites.
+
+    Returns:
+        ``None`` where an element has several: it uses elements of a plate for each of which something else was chosen.
+    """
+    lead = torch.Size(site.message.batch_shape)
+    dims = {frame.name: dim for dim, frame in site.frames.items()}
+    index: list[Tensor] = []
+    for plate, size in zip(marginal.plates, marginal.probs.shape, strict=False):
+        own = None
+        if plate in dims:
+            own = torch.arange(size).reshape([-1, *[1] * (-1 - dims[plate])]).expand(*batch)
+        if plate in picked and integral.discrete and plate in integral.names:
+            used = picked[plate].expand(*lead, -1).reshape(-1, *batch, picked[plate].shape[-1])
+            used = used.movedim(-1, 0).flatten(0, 1)
+            if not bool((used == used[0]).all()) or (own is not None and not torch.equal(used[0], own)):
+                return None
+            own = used[0]
+        if own is None:
+            return None
+        index.append(own)
+    count = len(index)
+    probs = marginal.probs.flatten(count) if marginal.probs.dim() > count else marginal.probs.unsqueeze(-1)
+    return probs[tuple(index)].movedim(-1, 0).reshape([-1, *(batch if index else [1] * len(batch))])
