@@ -2,7 +2,10 @@
 models.
 
 The shapes are those of Pyro's examples of hidden Markov models: 10 sequences of 40 steps, and 229 of up to 129 steps
-with masks for those that are shorter; 51 binary outputs, 16 states.
+with masks for those that are shorter; 51 binary outputs, 16 states. The model of order 1 stands beside Pyro's
+distribution over whole series and NumPyro's compiled step too, where that is installed:
+
+    python -m pytest benchmarks/bench_elbo.py --benchmark-timer=time.process_time -k "svi_step or peer"
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -132,15 +135,33 @@ SHAPES = {"10x40": Shape(10, 40, False), "229x129": Shape(229, 129, True)}
 KINDS = ["order 1", "order 2", "factorial", "autoregressive"]
 
 
+class Given(NamedTuple):
+    """Data, and where parameters start."""
+
+    data: Tensor
+    alive: Tensor
+    """Which steps each sequence has: ``(steps, sequences, 1)``."""
+    rows: Tensor
+    table: Tensor
+    pairs: Tensor
+
+
+def given(shape: Shape) -> Given:
+    data, lengths = shape.data()
+    return Given(
+        data,
+        (torch.arange(shape.steps)[:, None] < lengths).unsqueeze(-1),
+        torch.distributions.Dirichlet(torch.ones(STATES)).sample((STATES, STATES)),
+        torch.rand(STATES, 2, OUTPUTS) * 0.8 + 0.1,
+        torch.distributions.Dirichlet(torch.ones(4)).sample((2, 4)),
+    )
+
+
 def chain_of(library: Library, kind: str, shape: Shape, at_once: bool = False) -> Callable[[], None]:
     """A hidden Markov model, looped over or with all steps at once."""
     language, dist = library.language, library.dist
-    data, lengths = shape.data()
-    rows = torch.distributions.Dirichlet(torch.ones(STATES)).sample((STATES, STATES))
-    table = torch.rand(STATES, 2, OUTPUTS) * 0.8 + 0.1
-    pairs = torch.distributions.Dirichlet(torch.ones(4)).sample((2, 4))
+    data, alive, rows, table, pairs = given(shape)
     steps = data.transpose(0, 1)
-    alive = (torch.arange(shape.steps)[:, None] < lengths).unsqueeze(-1)
     options: dict[str, Any] = {"dim": -3, "name": "time"} if at_once else {}
     mark = {"enumerate": "parallel"}
 
@@ -181,6 +202,25 @@ def chain_of(library: Library, kind: str, shape: Shape, at_once: bool = False) -
     return model
 
 
+def fused_chain(library: Library, shape: Shape) -> Callable[[], None]:
+    """The model of order 1 with one distribution over whole series, as in the seventh of Pyro's own examples."""
+    language, dist = library.language, library.dist
+    data, alive, rows, table, _ = given(shape)
+    start = torch.full((STATES,), -torch.inf)
+    start[0] = 0.0
+
+    def model() -> None:
+        probs_y = language.param("probs_y", table, constraint=constraints.unit_interval)[:, 0]
+        probs_x = language.param("probs_x", rows, constraint=constraints.simplex)[0]
+        outputs = dist.Bernoulli(probs_y).to_event(1)
+        if shape.masked:  # What is masked adds nothing, and a chain that goes on unseen sums to one.
+            outputs = outputs.expand((shape.sequences, shape.steps, STATES)).mask(alive.transpose(0, 1))
+        with language.plate("sequences", shape.sequences):
+            language.sample("y", dist.DiscreteHMM(start, probs_x.log(), outputs), obs=data)
+
+    return model
+
+
 def measure_svi(
     benchmark: BenchmarkFixture,
     library: Library,
@@ -188,18 +228,21 @@ def measure_svi(
     model: Any,
     guide: Any,
     nesting: int,
-    **elbo: Any,
+    objective: str = "TraceEnum_ELBO",
 ) -> None:
     """A whole step: loss, gradients, and the optimizer's."""
-    benchmark.group = group
     library.language.clear_param_store()
-    objective = library.infer.TraceEnum_ELBO(max_plate_nesting=nesting, **elbo)
-    svi = library.infer.SVI(model, guide, library.optim.Adam({"lr": 1e-3}), objective)
-    loss = svi.step()
-    LOSSES[group, library.name] = loss
+    elbo = getattr(library.infer, objective)(max_plate_nesting=nesting)
+    svi = library.infer.SVI(model, guide, library.optim.Adam({"lr": 1e-3}), elbo)
+    measure(benchmark, library.name, group, svi.step)
+
+
+def measure(benchmark: BenchmarkFixture, library: str, group: str, step: Callable[[], float]) -> None:
+    benchmark.group = group
+    LOSSES[group, library] = step()
     found = [each for (name, _), each in LOSSES.items() if name == group]
     assert max(found) == pytest.approx(min(found), rel=1e-4)
-    benchmark.pedantic(svi.step, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(step, rounds=30 if "10x40" in group else 5, warmup_rounds=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -217,6 +260,23 @@ def test_svi_step_of_all_steps_at_once(benchmark: BenchmarkFixture, shape: str, 
     model = chain_of(LIBRARIES[0], kind, SHAPES[shape], at_once=True)
     group = f"SVI step, hidden Markov model, {kind}, {shape}"
     measure_svi(benchmark, LIBRARIES[0], group, model, lambda: None, 3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fused_peer(benchmark: BenchmarkFixture, shape: str) -> None:
+    group = f"SVI step, hidden Markov model, order 1, {shape}"
+    model = fused_chain(LIBRARIES[1], SHAPES[shape])
+    measure_svi(benchmark, LIBRARIES[1], group, model, lambda: None, 1, "Trace_ELBO")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compiled_peer(benchmark: BenchmarkFixture, shape: str) -> None:
+    """NumPyro's; compiling it is not measured."""
+    compiled = pytest.importorskip("compiled", reason="numpyro is not installed", exc_type=ImportError)
+    data, alive, rows, table, _ = given(SHAPES[shape])
+    masks = alive if SHAPES[shape].masked else None
+    step = compiled.compiled_step(data, masks, rows[0], table[:, 0])
+    measure(benchmark, "numpyro", f"SVI step, hidden Markov model, order 1, {shape}", step)
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=str)

@@ -86,6 +86,86 @@ def test_state_is_saved_and_loaded(tmp_path) -> None:
     torch.testing.assert_close(fresh.weight, net.weight)
 
 
+def test_going_back_to_a_state_takes_the_module_along() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 1)
+    svi = fit(net, 5)
+    state, weight = sumout.get_param_store().get_state(), net.weight.detach().clone()
+    svi.run(5, X, Y)
+    assert not torch.equal(net.weight, weight)
+    sumout.get_param_store().set_state(state)
+    assert torch.equal(net.weight, weight)
+    svi.run(1, X, Y)  # and it is the module's own parameters that are stepped
+    assert not torch.equal(net.weight, weight)
+
+
+def test_a_module_that_takes_the_parameters_of_the_store() -> None:
+    """Tied ones stay tied; one that is made in every run is fitted as one that is made once."""
+    torch.manual_seed(0)
+    fit(net := Tied(), 5)
+    state = sumout.get_param_store().get_state()
+    sumout.clear_param_store()
+    sumout.get_param_store().set_state(state)
+    last = Tied()
+
+    def model(x: torch.Tensor, y: torch.Tensor) -> None:
+        nonlocal last
+        last = Tied()
+        used = sumout.module("net", last, update_module_params=True)
+        with plate("data", len(x)):
+            sample("y", dist.Normal(used(x).squeeze(-1), 0.5), obs=y)
+
+    infer.SVI(model, nothing, optim.Adam(lr=0.05), infer.Trace_ELBO()).run(4, X, Y)
+    once = infer.SVI(regression(net), nothing, optim.Adam(lr=0.05), infer.Trace_ELBO())
+    with sumout.get_param_store().scope():
+        once.run(4, X, Y)
+    torch.testing.assert_close(last.one.weight, net.one.weight)
+    assert last.two.weight is last.one.weight
+    assert isinstance(last.one.weight, torch.nn.Parameter)
+    assert last.one.weight.grad is None
+    wide = torch.nn.Module()
+    wide.one = torch.nn.Linear(4, 3, bias=False)
+    with pytest.raises(ModelError, match=r"'one.weight' of module 'net' has shape \(3, 4\), and \(3, 3\) in"):
+        sumout.module("net", wide, update_module_params=True)
+
+
+@pytest.mark.parametrize("returned", [True, False])
+def test_trial_runs_leave_buffers_alone(returned: bool) -> None:
+    """One step, one batch: running means are those of torch's own loop. Pyro's users often use the module itself."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    plain = copy.deepcopy(net)
+
+    @infer.config_enumerate
+    def model(x: torch.Tensor, y: torch.Tensor) -> None:
+        used = sumout.module("net", net)
+        with plate("data", len(x)):
+            z = sample("z", dist.Bernoulli(logits=(used if returned else net)(x).squeeze(-1)))
+            sample("y", dist.Normal(z, 0.5), obs=y)
+
+    svi = infer.SVI(model, nothing, optim.SGD(lr=0.01), infer.TraceEnum_ELBO())
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
+    for step in range(1, 3):
+        svi.step(X, Y)
+        optimizer.zero_grad()
+        chance = torch.sigmoid(plain(X).squeeze(-1))
+        terms = [p.log() + dist.Normal(z, 0.5).log_prob(Y) for z, p in ((0.0, 1 - chance), (1.0, chance))]
+        (-torch.stack(terms).logsumexp(0).sum()).backward()
+        optimizer.step()
+        assert net[1].num_batches_tracked == step
+        for name, value in net.state_dict().items():
+            torch.testing.assert_close(value, plain.state_dict()[name], msg=name)
+
+
+def test_parameters_without_a_shape_are_told() -> None:
+    net = torch.nn.LazyLinear(1)
+    with pytest.raises(ModelError, match="'weight' of module 'net' has no shape yet"):
+        fit(net, 1)
+    net(X)
+    fit(net, 1)
+    assert sumout.get_param_store()["net$$$weight"] is net.weight
+
+
 NETWORKS = {
     "linear": lambda: torch.nn.Linear(3, 1),
     "nested": lambda: torch.nn.Sequential(

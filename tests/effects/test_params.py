@@ -161,6 +161,39 @@ def test_saved_is_loaded() -> None:
     assert other["p"].sum().item() == pytest.approx(1.0, abs=1e-15)
 
 
+def test_a_state_is_a_copy_both_ways() -> None:
+    """What is learnt after it was taken does not change it, and it can be gone back to again and again."""
+    store = ParamStore()
+    shared = torch.nn.Parameter(torch.ones(2))
+    store["one"], store["two"] = shared, shared
+    rate = store.setdefault("rate", torch.tensor(2.0).double(), constraints.positive)
+    before = store.get_state()
+    for _ in range(2):
+        for _, leaf in store.named_parameters():
+            leaf.data.add_(1.0)
+        assert before["params"]["rate"].item() == pytest.approx(torch.tensor(2.0).log().item())
+        assert not any(each.requires_grad for each in before["params"].values())
+        store.set_state(before)
+        assert store["rate"].item() == pytest.approx(2.0)
+        assert all(leaf.requires_grad and leaf.is_leaf for _, leaf in store.named_parameters())
+    assert store["one"] is store["two"] is shared  # a module's own parameter takes the value
+    assert shared.tolist() == [1.0, 1.0]
+    assert rate.unconstrained() is None or rate.unconstrained() is not store["rate"].unconstrained()
+    other = ParamStore()
+    other.set_state(before)
+    assert other["one"] is other["two"] is not shared  # one tensor under two names stays one
+    with pytest.raises(ModelError, match=r"'one' has shape \(2,\).*\(3,\) in the module"):
+        other["one"] = torch.nn.Parameter(torch.ones(3))
+        other.set_state(before)
+
+
+def test_values_that_are_held_stay_parameters_when_a_state_is_taken() -> None:
+    store = ParamStore()
+    value = store.setdefault("w", torch.zeros(2))
+    store.get_state()
+    assert value.unconstrained() is dict(store.named_parameters())["w"]
+
+
 def test_a_malformed_state_is_an_error() -> None:
     with pytest.raises(ModelError, match="'params' and 'constraints'"):
         ParamStore().set_state({"weights": {}})  # type: ignore[typeddict-item]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -157,18 +158,23 @@ def test_literals_in_float32_meet_data_in_float64() -> None:
     assert {factor.data.dtype for factor in graph.factors} == {torch.float64}
 
 
-def test_a_scale_for_each_element_needs_a_site_without_variables() -> None:
-    weights = torch.tensor([1.0, 2.0, 3.0])
+def test_a_scale_for_each_element() -> None:
+    weights = torch.tensor([1.0, 2.0, 3.0]).double()
+    data = torch.arange(3.0).double()
 
     def model(touched: bool) -> None:
-        z = sample("z", dist.Bernoulli(0.5)) if touched else 0.0
+        z = sample("z", dist.Bernoulli(torch.tensor(0.25).double())) if touched else 0.0
         with plate("data", 3), poutine.scale(scale=weights):
-            sample("x", dist.Normal(z, 1.0), obs=torch.arange(3.0))
+            sample("x", dist.Normal(z, 1.0), obs=data)
 
-    expected = (dist.Normal(0.0, 1.0).log_prob(torch.arange(3.0)) * weights).sum()
-    torch.testing.assert_close(infer.log_evidence(model)(False), expected)
+    off, on = [(dist.Normal(loc, 1.0).log_prob(data) * weights).sum() for loc in (0.0, 1.0)]
+    torch.testing.assert_close(infer.log_evidence(model)(False), off)
+    expected = torch.logaddexp(off + math.log(0.75), on + math.log(0.25))
+    torch.testing.assert_close(infer.log_evidence(model)(True), expected, **EXACT)
     with pytest.raises(PlateError, match=r"'x' has a scale of shape \(3,\)"):
-        infer.log_evidence(model)(True)
+        lower(
+            poutine.trace(poutine.enum(infer.config_enumerate(model), first_available_dim=-2)).get_trace(True)
+        )
 
 
 def test_a_subsample_stands_for_its_plate() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import sumout.distributions as dist
@@ -88,6 +91,54 @@ def test_large_tables_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     for one, other in itertools.zip_longest(whole.factors, parts.factors):
         assert one.inputs == other.inputs
         assert torch.equal(one.data, other.data)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 20, 45])
+@pytest.mark.parametrize("masked", [None, "rows", "each"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_one_large_table_is_scored_in_parts(
+    at_once: int, masked: str | None, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is cut along: the states, the rows, or, where they are not summed, the columns."""
+    locs = torch.randn(3, 1, 1, 6, dtype=torch.float64).requires_grad_()
+    data = torch.randn(2, 5, 6, dtype=torch.float64)
+    kept = torch.rand({None: (1,), "rows": (5, 1), "each": (2, 5, 6)}[masked], dtype=torch.float64) < 0.7
+
+    def model() -> None:
+        with plate("tables", 2, dim=-3), plate("rows", 5, dim=-2):
+            columns = plate("columns", 6, dim=-1)
+            with columns if inside else nullcontext():
+                z = sample("z", dist.Categorical(torch.tensor([0.2, 0.5, 0.3]).double()), infer=MARK)
+            with columns, mask(mask=kept if masked else True):
+                sample("x", dist.Normal(locs[z.reshape(3, 1, 1, 1), 0, 0, torch.arange(6)], 1.5), obs=data)
+
+    record = trace(enum(model, first_available_dim=-4)).get_trace()
+    whole = next(factor for factor in lower(record).factors if factor.name == "x")
+    monkeypatch.setattr(scorers, "_AT_ONCE", at_once)
+    parts = next(factor for factor in lower(record).factors if factor.name == "x")
+    assert parts.inputs == whole.inputs
+    torch.testing.assert_close(parts.data, whole.data, rtol=1e-12, atol=1e-12)
+    expected, found = (
+        torch.autograd.grad(each.data.cos().sum(), locs, retain_graph=True)[0] for each in (whole, parts)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_products_of_matrices_are_sums_of_products(data: st.DataObject) -> None:
+    names = range(4)
+    sizes = [2, 3, 4, 5]
+    subset = st.lists(st.sampled_from(names), unique=True, max_size=4).map(sorted)
+    of_lhs, of_rhs = data.draw(subset), data.draw(subset)
+    out = [
+        name
+        for name in {*of_lhs, *of_rhs}
+        if name not in of_lhs or name not in of_rhs or data.draw(st.booleans())
+    ]
+    lhs, rhs = (torch.randn([sizes[name] for name in each], dtype=torch.float64) for each in (of_lhs, of_rhs))
+    found = scorers._contracted(lhs, of_lhs, rhs, of_rhs, out)
+    torch.testing.assert_close(found, torch.einsum(lhs, of_lhs, rhs, of_rhs, out), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("probs", [torch.float32, torch.float64])

@@ -251,7 +251,6 @@ def subsampled_mixture(ppl: Any) -> Program:
     params=("weights", "locs"),
     evidence=lambda params: (CASE_WEIGHTS * _two_normals(params, POINTS)).sum(),
     pyro="refuses",
-    ours="objectives",
 )
 def case_weights(ppl: Any) -> Program:
     """Each point counts as often as its weight says."""

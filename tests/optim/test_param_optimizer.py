@@ -166,3 +166,20 @@ def test_wrong_use() -> None:
     set_gradients(params, 0)
     with pytest.raises(ValueError, match="gave 0.1 for parameter 'a'"):
         optim.SGD(lambda name: 0.1)(params)
+
+
+def test_parameters_of_modules_have_the_names_that_they_have_there() -> None:
+    params = leaves(**{"net$$$0.weight": [1.0], "scale": [1.0]})
+    set_gradients(params, 0)
+    asked = []
+    optim.SGD(lambda name: asked.append(name) or {"lr": 0.1}, lambda name: asked.append(name) or {})(params)
+    assert sorted(set(asked)) == ["net.0.weight", "scale"]
+    with pytest.raises(ValueError, match=r"called with one name.*net\.0\.weight"):
+        optim.Adam(lambda module, name: {"lr": 0.1})
+
+
+def test_a_parameter_that_has_two_names_is_stepped_once() -> None:
+    shared = torch.tensor([1.0], requires_grad=True)
+    shared.grad = torch.ones(1)
+    optim.SGD(lr=0.125)({"one": shared, "two": shared})
+    assert shared.item() == 0.875

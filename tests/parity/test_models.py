@@ -27,7 +27,6 @@ from sumout.errors import SumoutError
 
 ENUMERABLE = [each for each in (MODELS | APART).values() if each.discrete or each.sequential]
 DEFINED = [each for each in ENUMERABLE if each.ours != "refuses"]
-QUERIED = [each for each in DEFINED if each.ours == "answers"]
 GUIDED = [each for each in DEFINED if each.guide is not None]
 EXACT = {"rtol": 1e-8, "atol": 1e-8}
 SEED = 3
@@ -199,10 +198,6 @@ def test_pyro_gives_another_number(model: Model) -> None:
 def test_what_is_not_defined_is_refused(model: Model) -> None:
     with pytest.raises(SumoutError):
         by_sumout(model)
-
-
-@named([each for each in ENUMERABLE if each.ours != "answers"])
-def test_what_queries_refuse(model: Model) -> None:
     with pytest.raises(SumoutError):
         infer.log_evidence(target(model))()
 
@@ -235,13 +230,13 @@ def test_a_guide_beside_pyro(model: Model) -> None:
 # ------------------------------------------------------------------------------------------------- exact queries
 
 
-@named(QUERIED)
+@named(DEFINED)
 def test_log_evidence(model: Model) -> None:
     found = infer.log_evidence(target(model))()
     torch.testing.assert_close(found.detach(), -by_force(model).loss, rtol=1e-10, atol=1e-10)
 
 
-UNSCALED = [each for each in QUERIED if each.evidence is None and each.elementwise and not each.sequential]
+UNSCALED = [each for each in DEFINED if each.evidence is None and each.elementwise and not each.sequential]
 
 
 @named([MODELS["dims_shared"], MODELS["sum_over_a_plate"]])
@@ -284,7 +279,7 @@ def test_samples_have_the_joint_s_log_probability(model: Model) -> None:
         torch.testing.assert_close(drawn.log_prob[i], wanted, rtol=1e-10, atol=1e-9)
 
 
-BY_RUNS = [each for each in QUERIED if each.evidence is None and (each.sequential or not each.elementwise)]
+BY_RUNS = [each for each in DEFINED if each.evidence is None and (each.sequential or not each.elementwise)]
 
 
 @named(BY_RUNS)

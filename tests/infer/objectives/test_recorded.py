@@ -11,7 +11,7 @@ from torch import Tensor
 
 import sumout
 import sumout.distributions as dist
-from sumout import infer, plate, sample
+from sumout import infer, plate, poutine, sample
 from sumout.errors import ModelError
 
 
@@ -45,6 +45,11 @@ def all_drawn(x: Tensor, width: float = 1.0) -> None:
         sample("z", dist.Bernoulli(logits=param("q_z", 0.1)).expand([len(x)]))
 
 
+@infer.config_enumerate(num_samples=4)
+def many_drawn(x: Tensor, width: float = 1.0) -> None:
+    guide(x)
+
+
 def found(elbo: Any, guide: Any, x: Tensor, seed: int, width: float) -> tuple[float, dict[str, Tensor]]:
     for _, leaf in sumout.get_param_store().named_parameters():
         leaf.grad = None
@@ -53,14 +58,19 @@ def found(elbo: Any, guide: Any, x: Tensor, seed: int, width: float) -> tuple[fl
     return loss, {name: leaf.grad.clone() for name, leaf in sumout.get_param_store().named_parameters()}
 
 
-@pytest.mark.parametrize("name", ["TraceEnum_ELBO", "Trace_ELBO", "TraceMeanField_ELBO"])
+NAMES = ["TraceEnum_ELBO", "TraceMarkovEnum_ELBO", "TraceTMC_ELBO", "Trace_ELBO", "TraceMeanField_ELBO"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "particles", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}], ids=str
 )
 def test_what_is_recorded_is_what_is_computed(name: str, particles: dict[str, Any]) -> None:
     options = {**particles, "max_plate_nesting": 1, "strict_enumeration_warning": False}
     plain, recorded = getattr(infer, name)(**options), getattr(infer, f"Jit{name}")(**options)
-    of = guide if name == "TraceEnum_ELBO" else all_drawn
+    of = {"TraceTMC_ELBO": many_drawn, "Trace_ELBO": all_drawn, "TraceMeanField_ELBO": all_drawn}.get(
+        name, guide
+    )
     x = torch.tensor([0.3, -1.2, 0.8]).double()
     for seed, data, width in ((0, x, 1.0), (1, x + 1, 1.0), (2, x[:2], 1.0), (3, x, 0.5), (4, 2 * x, 1.0)):
         expected, grads = found(plain, of, data, seed, width)
@@ -117,3 +127,49 @@ def test_numbers_too_far_apart_for_what_was_recorded() -> None:
 
 def _nothing(x: Tensor) -> None:
     """Everything is summed out."""
+
+
+def test_draws_without_derivatives_stay_so() -> None:
+    """A recording does not know of ``torch.no_grad``, in which they were drawn."""
+    x = torch.tensor([0.3, 1.2, 2.8]).double()
+
+    def model(x: Tensor) -> None:
+        with plate("data", 3):
+            k = sample("k", dist.Poisson(torch.tensor(2.0).double()))
+            z = sample("z", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            sample("x", dist.Normal(k + z, 1.0), obs=x)
+
+    def of_k(x: Tensor) -> None:
+        with plate("data", 3):
+            sample("k", dist.Poisson(param("rates", [1.0, 2.0, 3.0], dist.constraints.positive)))
+
+    for seed in (0, 1):
+        results = []
+        for elbo in (infer.TraceEnum_ELBO(), infer.JitTraceEnum_ELBO()):
+            sumout.get_param_store().clear()
+            elbo.loss_and_grads(model, of_k, x)  # records
+            (leaf,) = (leaf for _, leaf in sumout.get_param_store().named_parameters())
+            leaf.grad = None
+            torch.manual_seed(seed)
+            results.append((torch.tensor(elbo.loss_and_grads(model, of_k, x)), leaf.grad))
+        torch.testing.assert_close(*results)
+
+
+def test_weights_of_cases() -> None:
+    x, weights = torch.tensor([0.3, 1.2, 2.8]).double(), torch.tensor([0.5, 2.0, 1.5]).double()
+
+    def model(x: Tensor) -> None:
+        g = sample(
+            "g",
+            dist.Bernoulli(param("rate", 0.3, dist.constraints.unit_interval)),
+            infer={"enumerate": "parallel"},
+        )
+        with plate("data", 3), poutine.scale(scale=weights):
+            z = sample("z", dist.Bernoulli(0.3 + 0.2 * g), infer={"enumerate": "parallel"})
+            sample("x", dist.Normal(z + param("loc", 0.5) * g, 1.0), obs=x)
+
+    losses = [
+        elbo.loss_and_grads(model, lambda x: None, x)
+        for elbo in (infer.TraceEnum_ELBO(), infer.JitTraceEnum_ELBO())
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)

@@ -128,6 +128,40 @@ def test_a_draw_that_steers_a_sequential_site() -> None:
     assert_unbiased(loss, guide, {"s"}, -bound(model, guide))
 
 
+def test_a_draw_in_each_run_of_the_guide() -> None:
+    """Over all pairs of draws, one in each run, loss and gradients are those of the sum over all values."""
+    drawn: dict[int, int] = {}
+
+    class Forced(dist.Categorical):  # type: ignore[misc]
+        in_run = 0
+
+        def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+            return torch.tensor(drawn[self.in_run])
+
+    def model() -> None:
+        a = sample("a", dist.Bernoulli(logits=logits("p_a", 1)[0]))
+        k = sample("k", dist.Categorical(logits=logits("p_k", 2, 3)[a.long()]))
+        z = sample("z", dist.Bernoulli(logits=logits("p_z", 1)[0]), infer=mark("parallel"))
+        sample("x", dist.Normal(k + a * z, 1.0), obs=X[0])
+
+    def guide() -> None:
+        a = sample("a", dist.Bernoulli(logits=logits("q_a", 1)[0]), infer=mark("sequential"))
+        fn = Forced(logits=logits("q_k", 2, 3)[a.long()])
+        fn.in_run = int(a)
+        sample("k", fn)
+
+    def summed() -> None:
+        a = sample("a", dist.Bernoulli(logits=logits("q_a", 1)[0]), infer=mark("parallel"))
+        sample("k", dist.Categorical(logits=logits("q_k", 2, 3)[a.long()]), infer=mark("parallel"))
+
+    total = torch.zeros(())
+    weights = logits("q_k", 2, 3).detach().softmax(-1)
+    for drawn[0], drawn[1] in itertools.product(range(3), repeat=2):
+        loss = TraceEnum_ELBO().differentiable_loss(model, guide)
+        total = total + weights[0, drawn[0]] * weights[1, drawn[1]] * loss
+    assert_same(total, TraceEnum_ELBO().differentiable_loss(model, summed))
+
+
 def test_deeper_plates_in_a_later_call() -> None:
     def model(deep: bool) -> None:
         with plate("rows", 2, dim=-1 - deep):

@@ -229,3 +229,42 @@ def test_what_is_no_program_no_loss_and_no_number_of_steps() -> None:
     for wrong in (-1, DATA, 2.0):
         with pytest.raises(ModelError, match="num_steps is"):
             svi.run(wrong, DATA)
+
+
+def test_a_nan_ends_a_step_before_it_spoils_the_parameters() -> None:
+    """The site, or the parameter, is named; nothing is stepped, and the next step can be a right one."""
+
+    def edge(x: torch.Tensor) -> None:
+        spread = sumout.param("spread", torch.tensor(0.0, dtype=torch.float64))
+        sumout.param("other", torch.tensor(1.0, dtype=torch.float64))
+        with sumout.plate("data", len(x)):
+            sumout.sample("x", dist.Normal(0.0, 1.0 + torch.sqrt(spread * spread)), obs=x)
+
+    svi = SVI(edge, lambda x: None, optim.Adam(lr=0.1), Trace_ELBO())
+    with pytest.raises(
+        ModelError, match=r"gradient of parameter 'spread' is NaN, at 0.0 .*No parameter was changed"
+    ):
+        svi.step(DATA)
+    leaf = sumout.param("spread").unconstrained()
+    assert leaf.item() == 0.0
+    assert leaf.grad is None
+    with torch.no_grad():
+        leaf.fill_(0.5)
+    assert math.isfinite(svi.step(DATA))
+
+    def cancelling(x: torch.Tensor) -> None:
+        sumout.param("spread")
+        sumout.factor("minus", torch.tensor(-math.inf))
+        sumout.factor("plus", sumout.param("spread") * math.inf)
+
+    quiet = pytest.warns(UserWarning, match="The loss is NaN")
+    told = r"The loss is NaN. .*'minus' of the model \(infinite\), 'plus' of the model \(infinite\)"
+    with quiet, pytest.raises(ModelError, match=told):
+        SVI(cancelling, lambda x: None, optim.Adam(lr=0.1), Trace_ELBO()).step(DATA)
+    with torch.no_grad():
+        leaf.fill_(math.nan)
+    own = SVI(edge, lambda x: None, optim.Adam(lr=0.1), lambda *args: sumout.param("spread") * 1.0)
+    with pytest.raises(ModelError, match="Parameter 'spread' is nan"):
+        own.run(3, DATA)
+    with sumout.validation_enabled(False):
+        assert math.isnan(own.step(DATA))

@@ -267,8 +267,20 @@ def test_sites_that_neither_draws_nor_sums_are_told() -> None:
 
 
 def test_too_small_a_nesting_and_undeclared_dimensions() -> None:
-    with pytest.raises(EnumerationError, match="Plate 'data' uses dim -1"):
+    with pytest.raises(EnumerationError, match="nesting is 0. Give max_plate_nesting=1, or leave it out"):
         TraceEnum_ELBO(max_plate_nesting=0).loss(mixture, no_guide, X)
+
+    def chain() -> None:  # as many states as there are elements in the plate
+        z: Any = torch.tensor(0)
+        for t in sumout.markov(range(2)):
+            z = sumout.sample(
+                f"z{t}", dist.Categorical(torch.tensor([[0.3, 0.7], [0.6, 0.4]])[z]), infer=CHOICE
+            )
+            with sumout.plate(f"p{t}", 2):
+                sumout.sample(f"x{t}", dist.Normal(z, 1.0), obs=torch.zeros(2))
+
+    with pytest.raises(EnumerationError, match="nesting is 0. Give max_plate_nesting=1, or leave it out"):
+        TraceEnum_ELBO(max_plate_nesting=0).loss(chain, lambda: None)
 
     def guide(x: Tensor) -> None:
         sumout.sample("w", dist.Normal(torch.zeros(3), 1.0))

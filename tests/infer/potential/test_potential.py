@@ -13,7 +13,7 @@ import sumout
 import sumout.distributions as dist
 from sumout import Vindex, markov, param, plate, sample
 from sumout.distributions import biject_to, constraints
-from sumout.errors import ModelError
+from sumout.errors import EnumerationError, ModelError
 from sumout.infer import (
     Predictive,
     init_to_median,
@@ -404,13 +404,6 @@ def test_what_has_no_potential() -> None:
     with pytest.raises(ModelError, match="'data' looks at 2 of its 10"):
         potential_fn(subsampled)
 
-    def chain() -> None:
-        x = torch.zeros(())
-        for t in markov(range(4), dim=-1, name="time"):
-            x = sample(f"x_{t}", dist.Normal(x, 1.0))
-
-    with pytest.raises(ModelError, match="many steps"):
-        potential_fn(chain)
     potential = potential_fn(mixture, X)
     with pytest.raises(ModelError, match="'spread' has no value"):
         potential({name: u for name, u in potential.initial_params.items() if name != "spread"})
@@ -524,3 +517,203 @@ def test_sites_that_are_integrated_out() -> None:
     )(X)
     chance = torch.stack(logs).softmax(0)[1]
     assert (drawn["z"].mean() - chance).abs() < 5 * (chance * (1 - chance) / 4000).sqrt()
+
+
+def test_it_tells_what_it_is_of() -> None:
+    assert repr(potential_fn(mixture, X)).splitlines() == [
+        "Potential of mixture, 4 unconstrained dimensions",
+        "  sites: weights (1,), locs (2,), spread ()",
+        "  summed out: z",
+    ]
+
+    def model() -> None:
+        loc = sample("loc", dist.Normal(f64(0.0), 1.0))
+        z = sample("z", dist.Bernoulli(f64(0.3)), infer={"enumerate": "sequential"})
+        spread = sample("spread", dist.LogNormal(f64(0.0), 1.0), infer={"collapse": False})
+        for number in range(25):
+            sample(f"k_{number}", dist.Bernoulli(f64(0.3)))
+        sample("x", dist.Normal(loc + z, spread), obs=f64(1.0))
+
+    told = repr(potential_fn(collapse(model), compile="record")).splitlines()
+    assert told[0] == "CompiledPotential of model, 1 unconstrained dimension"
+    assert told[2].startswith("  summed out: z, k_0, k_1, ")
+    assert told[2].endswith(", k_18, 6 more")
+    assert told[3] == "  integrated out: loc"
+
+
+def switching(history: int):
+    """Continuous states whose next values depend on discrete ones, in a loop or all at once."""
+
+    def model(y: torch.Tensor, dim: int | None = None) -> None:
+        spread = sample("spread", dist.LogNormal(f64(0.0), 1.0))
+        steps = torch.tensor([[0.7, 0.3], [0.2, 0.8]]).double()
+        xs, z = [torch.zeros(2).double()] * history, torch.tensor(0)
+        named = {} if dim is None else {"dim": dim, "name": "time"}
+        for t in markov(range(len(y)), history=history, **named):
+            z = sample(f"z_{t}", dist.Categorical(steps[z]))
+            mean = sum((0.5 ** (k + 1) * x for k, x in enumerate(xs)), start=z.unsqueeze(-1))
+            x = sample(f"x_{t}", dist.Normal(mean, spread.unsqueeze(-1)).to_event(1))
+            level = sample(f"level_{t}", dist.Gamma((0.1 * x).exp().sum(-1), 1.0))
+            sample(f"y_{t}", dist.Normal(x.sum(-1) * level, 1.0), obs=y[t])
+            xs = [*xs[1:], x]
+
+    return model
+
+
+@pytest.mark.parametrize(("history", "length"), [(1, 1), (1, 2), (1, 5), (2, 5), (3, 5)])
+def test_continuous_sites_of_chains_whose_steps_are_taken_at_once(history: int, length: int) -> None:
+    """Value and gradient are those of the loop; brute force is where that is checked."""
+    y = torch.sin(torch.arange(length)).double()
+    loop, many = potential_fn(switching(history), y), potential_fn(switching(history), y, -1)
+    params = {name: value.requires_grad_() for name, value in loop.initial_params.items()}
+    joined = {}
+    for name in many.initial_params:
+        kind = name.split("_")[0]
+        steps = [params[f"{kind}_{t}"] for t in range(history, length)] if "slice" in name else []
+        joined[name] = torch.stack(steps) if steps else params[name]
+    one, other = loop(params), many(joined)
+    torch.testing.assert_close(one, other, **EXACT)
+    slopes = [torch.autograd.grad(each, list(params.values())) for each in (one, other)]
+    torch.testing.assert_close(*slopes, **EXACT)
+    if (history, length) == (1, 2):
+        check(loop, switching(1), {"z_0": (torch.arange(2), ()), "z_1": (torch.arange(2), ())}, y)
+    recorded = potential_fn(switching(history), y, -1, compile="record")
+    torch.testing.assert_close(recorded(joined), other, **EXACT)
+    drawn = many.constrain({name: torch.stack([value, value + 1]) for name, value in joined.items()})
+    for parallel in (False, True):
+        found = Predictive(switching(history), drawn, parallel=parallel, infer_discrete=True)(y, -1)
+        kept = [value for name, value in found.items() if name.startswith("z")]
+        assert sum(value.reshape(2, -1).shape[1] for value in kept) == length
+
+
+def test_a_chain_at_once_begins_where_it_is_told() -> None:
+    y = torch.zeros(4).double()
+    start = init_to_value(values={"x_slice(1, 4, None)": 2.0, "level_0": 0.5})
+    potential = potential_fn(switching(1), y, -1, init=start)
+    assert (potential.initial_params["x_slice(1, 4, None)"] == 2).all()
+    assert potential.initial_params["x_slice(1, 4, None)"].shape == (3, 2)
+
+    def model() -> None:
+        x = f64(1.0)
+        for t in markov(range(4), dim=-1, name="time"):
+            x = sample(f"x_{t}", dist.Uniform(f64(0.0), 1.0 + x))
+
+    with pytest.raises(ModelError, match="'x_slice.1, 4, None.' stands for many steps.*support depends"):
+        potential_fn(model)
+
+
+def steered(x: torch.Tensor) -> None:
+    spread = sample("spread", dist.LogNormal(f64(0.0), 1.0))
+    if sample("z", dist.Bernoulli(f64(0.4)), infer={"enumerate": "sequential"}):
+        sample("x", dist.Normal(spread, 1.0).expand([3]).to_event(1), obs=x)
+    else:
+        sample("x", dist.Normal(-spread, 2.0).expand([3]).to_event(1), obs=x)
+
+
+def mixed(x: torch.Tensor) -> None:
+    """A site that is integrated out, one that is summed out, crossed plates, a support that depends on a site."""
+    spread = sample("spread", dist.LogNormal(f64(0.0), 1.0), infer={"collapse": False})
+    top = sample("top", dist.Uniform(f64(0.0), spread), infer={"collapse": False})
+    z = sample("z", dist.Bernoulli(f64(0.3)))
+    loc = sample("loc", dist.Normal(3 * z, 2.0))
+    rows, columns = plate("rows", 2, dim=-2), plate("columns", 3, dim=-1)
+    with rows:
+        a = sample("a", dist.Bernoulli(f64(0.3)))
+    with columns:
+        b = sample("b", dist.Bernoulli(f64(0.6)))
+        sample("x", dist.Normal(loc, spread), obs=x)
+    with rows, columns:
+        sample("y", dist.Normal(a * b, top), obs=x + a.new_ones(2, 1))
+
+
+def long_loop(x: torch.Tensor) -> None:
+    """More sites than dimensions."""
+    size = sample("size", dist.Normal(f64(0.0), 1.0))
+    z = f64(0.0)
+    for t in range(70):
+        z = sample(f"z_{t}", dist.Bernoulli(torch.where(z == 1, f64(0.8), f64(0.3))))
+        sample(f"y_{t}", dist.Normal(z * size, 1.0), obs=x[t % 3])
+
+
+def looking(x: torch.Tensor) -> None:
+    loc = sample("loc", dist.Normal(f64(0.0), 1.0))
+    sample("x", dist.Normal(loc if loc > 0 else 2 * loc, 1.0).expand([3]).to_event(1), obs=x)
+
+
+CHAINS = {
+    "mixture": mixture,
+    "hmm": hmm,
+    "hmm at once": lambda x: hmm(x, -1),
+    "steered": steered,
+    "mixed": collapse(mixed),
+    "long loop": long_loop,
+    "looking": looking,
+}
+
+
+@pytest.mark.parametrize("compile", [False, "record"])
+@pytest.mark.parametrize("program", CHAINS.values(), ids=CHAINS)
+def test_many_chains_in_one_call(program, compile: bool | str) -> None:
+    if compile and program not in (mixture, hmm, CHAINS["hmm at once"]):
+        return  # Values are looked at by programs, and by what integrates out.
+    potential = potential_fn(program, X, compile=compile)
+    torch.manual_seed(0)
+    vectors = torch.randn(2, 3, len(potential.initial_vector)).double()
+    vectors[1, 1] *= 100  # Numbers that are too far apart for sums that do not look at them.
+    each = [[potential_fn(program, X).value_and_grad(vector) for vector in row] for row in vectors]
+    expected = torch.stack([torch.stack([value for value, _ in row]) for row in each])
+    slopes = torch.stack([torch.stack([slope for _, slope in row]) for row in each])
+    for _ in range(2):  # The first call is compared with a plain one.
+        values, gradients = potential.value_and_grad(vectors)
+        torch.testing.assert_close(values, expected, **EXACT, equal_nan=True)
+        torch.testing.assert_close(gradients, slopes, **EXACT, equal_nan=True)
+    params = {name: u.requires_grad_() for name, u in potential.unflatten(vectors[0]).items()}
+    found = potential(params)
+    assert found.shape == (3,)
+    weights = f64(1.0, 2.0, -1.0)
+    gradients = torch.autograd.grad((found * weights).sum(), list(params.values()))
+    joined = potential.flatten(dict(zip(params, gradients, strict=True)))
+    torch.testing.assert_close(joined, slopes[0] * weights.unsqueeze(-1), **EXACT)
+    torch.testing.assert_close(potential.flat(vectors), expected, **EXACT, equal_nan=True)
+
+
+def test_chains_that_do_not_fit() -> None:
+    potential = potential_fn(mixture, X)
+    params = potential.unflatten(torch.zeros(3, 4).double())
+    with pytest.raises(ModelError, match=r"spread: \(\); a chain has weights: \(1,\)"):
+        potential({**params, "spread": f64(0.0)})
+    recorded = potential_fn(mixture, X, compile="record")
+    with pytest.raises(ModelError, match="all vectors at once"):
+        torch.func.vmap(recorded.flat)(torch.zeros(3, 4).double())
+    mapped = torch.func.vmap(torch.func.grad(potential.flat))(torch.zeros(2, 4).double())
+    torch.testing.assert_close(mapped, potential.value_and_grad(torch.zeros(2, 4).double())[1], **EXACT)
+
+    calls = []
+
+    def changing() -> None:
+        calls.append(sample("x", dist.Normal(f64(0.0), 1.0)))
+        sample("y", dist.Normal(f64(0.0), float(len(calls))), obs=f64(1.0))
+
+    with pytest.raises(ModelError, match="does not do the same in every run"):
+        potential_fn(changing).value_and_grad(torch.zeros(2, 1).double())
+
+
+def test_what_a_chain_computes_from_step_to_step_is_not_taken_at_once() -> None:
+    """A recursion without a site, as a reparameterized chain has, means something else there: it is refused."""
+
+    def model(y: torch.Tensor, dim: int | None = None) -> None:
+        level = f64(0.0)
+        for t in markov(range(len(y)), **({} if dim is None else {"dim": dim, "name": "time"})):
+            level = sample(f"level_{t}", dist.Normal(0.9 * level, 0.5))
+            sample(f"y_{t}", dist.Normal(level, 1.0), obs=y[t])
+
+    y = torch.sin(torch.arange(5)).double()
+
+    def levels(site) -> LocScaleReparam | None:
+        own = site["name"].startswith("level") and not site["name"].endswith("decentered")
+        return LocScaleReparam(0.0) if own else None
+
+    assert len(potential_fn(reparam(model, config=levels), y).initial_params) == 5
+    assert len(potential_fn(model, y, -1).initial_params) == 2
+    with pytest.raises(EnumerationError, match="'y_1'.*from step to step"):
+        potential_fn(reparam(model, config=levels), y, -1)

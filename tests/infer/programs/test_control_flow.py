@@ -23,6 +23,7 @@ from sumout.errors import (
     ImpossibleEvidenceError,
     PlateError,
 )
+from sumout.infer.programs import sequential
 from sumout.infer.programs.sequential import sequential_runs
 
 Flip = Callable[[str, float], Any]
@@ -357,9 +358,7 @@ def test_what_has_no_answer_says_so() -> None:
         infer.marginals(shapes, enumeration="auto")()
     assert infer.marginals(shapes, "z", enumeration="auto")()["z"].probs.item() == pytest.approx(0.3)
     with pytest.raises(EnumerationError, match=r"sequentially \('z'\).*this query"):
-        infer.entropy(infer.config_enumerate(by_if, default="auto"))()
-    with pytest.raises(EnumerationError, match="'x' has a scale|'z' has a scale"):
-        infer.log_evidence(poutine.scale(by_if, scale=0.5), enumeration="auto")()
+        infer.factor_beliefs(infer.config_enumerate(by_if, default="auto"))()
 
     calls = itertools.count()
 
@@ -475,3 +474,37 @@ def test_a_value_of_a_plate_used_in_another_at_the_same_dim() -> None:
     assert infer.log_evidence(model, enumeration="auto")().item() == pytest.approx(expected, rel=1e-9)
     with pytest.raises(PlateError, match="'z', which lives in plate 'first'"):
         infer.log_evidence(model)()
+
+
+def test_too_many_runs_are_told_with_sites_plates_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decisions in the iterations of a plate multiply: nothing shows that one does not bear on the next."""
+
+    def model(count: int) -> None:
+        seen = 0.0
+        for i in plate("data", count):
+            if sample(f"z_{i}", dist.Bernoulli(0.5)):
+                seen += 1.0
+        sample("x", dist.Normal(seen, 1.0), obs=torch.tensor(3.0))
+
+    exact = infer.log_evidence(model, enumeration="auto")(6)
+    binomial = dist.Binomial(6, torch.tensor(0.5)).log_prob(torch.arange(7.0))
+    likelihood = dist.Normal(torch.arange(7.0), 1.0).log_prob(torch.tensor(3.0))
+    assert exact.item() == pytest.approx((binomial + likelihood).logsumexp(0).item(), abs=1e-5)
+    monkeypatch.setattr(sequential, "_MANY_RUNS", 16)
+    with pytest.warns(
+        UserWarning, match=r"16 runs.* about 64 in all.*'z_0', .* .6 sites. in plate 'data' of size 6"
+    ):
+        assert infer.log_evidence(model, enumeration="auto")(6) == exact
+    monkeypatch.setattr(sequential, "MOST_RUNS", 16)
+    with pytest.raises(EnumerationError, match=r"More than 16 runs.*in plate 'data' of size 6.*'parallel'"):
+        infer.log_evidence(model, enumeration="auto")(6)
+
+    def leaving() -> None:
+        with plate("rows", 20):
+            z = sample("z", dist.Bernoulli(0.5))
+        sample("x", dist.Normal(z.sum(), 1.0), obs=torch.tensor(3.0))
+
+    with pytest.raises(
+        EnumerationError, match=r"'z'.*2\*\*20 joint values.*20 elements in plate 'rows' .size 20"
+    ):
+        infer.log_evidence(leaving, enumeration="auto")()

@@ -422,3 +422,22 @@ def test_latent_sites_and_factors_of_later_steps_only(length: int) -> None:
     torch.testing.assert_close(found.log_evidence, expected.log_evidence, rtol=1e-12, atol=1e-12)
     for name in expected:
         torch.testing.assert_close(found[name].probs, expected[name].probs, rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_computed_from_step_to_step_without_a_site_is_refused() -> None:
+    """Taken at once it would be another recursion, also where nothing is enumerated."""
+    noise, seen = torch.sin(torch.arange(5.0)).double(), torch.cos(torch.arange(5.0)).double()
+
+    def model(dim: int | None, enumerated: bool) -> None:
+        level, z = torch.zeros(()).double(), torch.tensor(0)
+        for t in markov(range(5), **({} if dim is None else {"dim": dim, "name": "time"})):
+            if enumerated:
+                z = sample(f"z_{t}", dist.Categorical(torch.tensor([[0.5, 0.5], [0.2, 0.8]]).double()[z]))
+            step = sample(f"step_{t}", dist.Normal(torch.zeros(()).double(), 1.0), obs=noise[t])
+            level = 0.9 * level + step
+            sample(f"seen_{t}", dist.Normal(level + z, 1.0), obs=seen[t])
+
+    for enumerated in (False, True):
+        assert infer.log_evidence(model)(None, enumerated).isfinite()
+        with pytest.raises(EnumerationError, match=r"'seen_\d'.*from step to step"):
+            infer.log_evidence(model)(-1, enumerated)

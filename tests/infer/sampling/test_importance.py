@@ -239,8 +239,66 @@ def test_wrong_use() -> None:
         Importance(3)
     with pytest.raises(ModelError, match="whole number"):
         Importance(model, guide, 0)
-    with pytest.warns(UserWarning, match="'nu'"):
-        Importance(model, lambda x: [guide(x), sample("nu", dist.Normal(0.0, 1.0))], 3).run(X)
+
+
+@both
+def test_what_a_guide_draws_and_the_model_lacks(parallel: bool) -> None:
+    """Divided by a density that nothing stands against, the mean weight would be no evidence: with a coin, twice it."""
+
+    def extra(x: torch.Tensor) -> None:
+        guide(x)
+        sample("nu", dist.Bernoulli(torch.tensor(0.3)), infer={"enumerate": None})
+
+    with pytest.raises(ModelError, match="'nu' is in the guide but is no latent site"):
+        Importance(model, extra, 3, parallel=parallel).run(X)
+    with pytest.raises(ModelError, match="'x' is in the guide but is no latent site"):
+        Importance(
+            model, lambda x: [guide(x), sample("x", dist.Normal(x, 1.0).to_event(1))], 3, parallel=parallel
+        ).run(X)
+
+    def sometimes() -> None:
+        z = sample("z", dist.Bernoulli(torch.tensor(0.5)), infer={"enumerate": "sequential"})
+        if z:
+            sample("w", dist.Normal(0.0, 1.0))
+
+    def always() -> None:
+        sample("w", dist.Normal(0.0, 2.0))
+
+    wanted = "Python decides" if parallel else "'w' is in the guide but is no latent site"
+    with pytest.raises(ModelError, match=wanted):
+        Importance(sometimes, always, 3, parallel=parallel).run()
+
+
+@both
+def test_auxiliary_sites_of_a_guide(parallel: bool) -> None:
+    """As automatic guides have them: the model's site is a function of one, whose Jacobian its Delta has."""
+
+    def model() -> None:
+        rate = sample("rate", dist.Gamma(torch.tensor(2.0, dtype=torch.float64), 1.0))
+        sample("x", dist.Poisson(rate), obs=torch.tensor(3.0).double())
+
+    def guide() -> None:
+        u = sample("u", dist.Normal(torch.tensor(0.5).double(), 0.7), infer={"is_auxiliary": True})
+        sample("rate", dist.Delta(u.exp(), log_density=-u))
+
+    drawn = Importance(model, guide, 5, parallel=parallel).run()
+    u, rate = drawn["u"], drawn["rate"]
+    logs = dist.Gamma(torch.tensor(2.0).double(), 1.0).log_prob(rate) + dist.Poisson(rate).log_prob(
+        torch.tensor(3.0).double()
+    )
+    q = dist.LogNormal(torch.tensor(0.5).double(), 0.7).log_prob(rate)
+    torch.testing.assert_close(rate, u.exp())
+    assert list(drawn.resample(7)) == ["rate"]  # which Predictive takes
+    torch.testing.assert_close(drawn.log_weights, logs - q, **EXACT)
+
+    def hierarchical() -> None:
+        u = sample("u", dist.Normal(0.5, 0.7), infer={"is_auxiliary": True})
+        sample("rate", dist.LogNormal(u, 0.5))
+
+    with pytest.raises(
+        ModelError, match="'u' of the guide is auxiliary, and no site of the model is a function"
+    ):
+        Importance(model, hierarchical, 5, parallel=parallel).run()
 
 
 @both

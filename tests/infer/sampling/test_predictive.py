@@ -12,6 +12,7 @@ import sumout.distributions as dist
 from sumout import Vindex, deterministic, markov, param, plate, sample
 from sumout.errors import ModelError
 from sumout.infer import Predictive
+from sumout.infer.reparam import LocScaleReparam
 from sumout.poutine import trace
 
 both = pytest.mark.parametrize("parallel", [False, True])
@@ -229,6 +230,76 @@ def test_subsampled_plates_and_random_state() -> None:
     torch.manual_seed(0)
     assert torch.equal(predictive()["x"], first)  # trial runs leave the generators alone
     assert first.shape == (4, 5)
+
+
+@both
+def test_samples_of_sites_that_the_model_never_comes_to_are_refused(parallel: bool) -> None:
+    """A misspelt name would otherwise leave the site to the prior, as would samples of a reparameterized model."""
+    x = torch.ones(5, 2).double()
+    samples = {"weights": torch.zeros(3, 2).double(), "scale": torch.ones(3).double()}
+    misspelt = {"weigths": samples["weights"], "scale": samples["scale"]}
+    with pytest.raises(ModelError, match="'weigths'. Did you mean 'weights'.*leave them out"):
+        Predictive(regression, misspelt, parallel=parallel)(x)
+    apart = sumout.poutine.reparam(regression, config={"weights": LocScaleReparam(0.0)})
+    own = {"weights_decentered": samples["weights"], "scale": samples["scale"]}
+    with pytest.raises(
+        ModelError, match="'weights_decentered'.*not given: 'weights', 'noise', 'y'.*reparameterized"
+    ):
+        Predictive(regression, own, parallel=parallel)(x)
+    assert set(Predictive(apart, own, parallel=parallel)(x)) >= {"weights", "y"}
+    for infer_discrete in (False, True):
+        with pytest.raises(ModelError, match="'lvel'. Did you mean 'level'"):
+            Predictive(plated, {"lvel": torch.zeros(3)}, parallel=parallel, infer_discrete=infer_discrete)()
+
+
+@both
+def test_a_guide_of_which_the_model_lacks_a_site_is_told(parallel: bool) -> None:
+    def model() -> None:
+        sample("loc", dist.Normal(0.0, 1.0))
+
+    def guide() -> None:
+        u = sample("u", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+        deterministic("twice", 2 * u)
+        sample("lco", dist.Delta(u))
+
+    with pytest.warns(UserWarning, match="model never comes to: 'lco'. Did you mean 'loc'.*is_auxiliary"):
+        Predictive(model, guide=guide, num_samples=3, parallel=parallel)()
+
+
+@both
+@pytest.mark.parametrize("infer_discrete", [False, True])
+def test_samples_of_another_shape_are_refused(parallel: bool, infer_discrete: bool) -> None:
+    """Grouped by chain, or of other data."""
+
+    def model(size: int = 2) -> None:
+        loc = sample("loc", dist.Normal(torch.zeros(()).double(), 1.0))
+        with plate("data", size):
+            z = sample("z", dist.Bernoulli(torch.tensor(0.5).double()))
+            level = sample("level", dist.Normal(loc, 1.0))
+            sample("x", dist.Normal(level + z, 1.0))
+
+    chains = {"loc": torch.zeros(3, 5).double()}
+    asked = {"parallel": parallel, "infer_discrete": infer_discrete, "return_sites": ["z"]}
+    with pytest.raises(
+        ModelError, match=r"'loc' is given samples of shape \(5,\) each.*shape \(\).*flatten\(0, 1\)"
+    ):
+        Predictive(model, chains, **asked)()
+    flat = {"loc": chains["loc"].flatten(0, 1), "level": torch.zeros(15, 2).double()}
+    assert Predictive(model, flat, **asked)()["z"].shape == (15, 2)
+    with pytest.raises(ModelError, match=r"'level' is given samples of shape \(2,\) each.*shape \(4,\)"):
+        Predictive(model, flat, **asked)(4)
+
+
+def test_samples_for_sites_that_only_some_runs_have() -> None:
+    def model() -> None:
+        if sample("z", dist.Bernoulli(torch.tensor(0.5))):
+            sample("w", dist.Normal(0.0, 1.0))
+
+    samples = {"z": torch.tensor([0.0, 1.0, 0.0]), "w": torch.tensor([math.nan, 2.0, math.nan])}
+    drawn = Predictive(model, samples, return_sites=["z"])()
+    assert torch.equal(drawn["z"], samples["z"])
+    with pytest.raises(ModelError, match="'w'"):
+        Predictive(model, {"z": torch.zeros(3), "w": torch.zeros(3)})()
 
 
 def test_wrong_use() -> None:

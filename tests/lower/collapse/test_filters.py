@@ -14,6 +14,7 @@ from torch import Tensor
 import sumout.distributions as dist
 from sumout import infer, plate, poutine, sample
 from sumout.effects.delayed.links import compact
+from sumout.execute import filtering
 from sumout.execute.filtering import Link, chain
 from sumout.lower.collapse import assembly
 from sumout.lower.collapse.filters import Filter
@@ -102,33 +103,45 @@ def test_these_are_filtered(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(isinstance(each, Filter) for each in made)
 
 
-@given(st.integers(0, 10_000), st.integers(0, 11), st.integers(1, 3), st.booleans())
-@settings(max_examples=40)
-def test_halving_beside_one_joint_normal(seed: int, pairs: int, size: int, shared: bool) -> None:
-    """All variables in one precision matrix."""
+@given(
+    st.integers(0, 10_000),
+    st.integers(0, 17),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from([None, (1, True), (3, True), (2, False), (4, False)]),
+)
+@settings(max_examples=60)
+def test_blocks_beside_one_joint_normal(
+    seed: int, steps: int, size: int, history: int, even: bool, blocks: tuple[int, bool] | None
+) -> None:
+    """All variables in one precision matrix; for two groups of two series that are affine in two other variables."""
     generator = torch.Generator().manual_seed(seed)
 
-    def precision(count: int, entries: int) -> Tensor:
-        root = torch.randn(count, 1, entries, entries, generator=generator, dtype=D)
-        return root @ root.mT + torch.eye(entries, dtype=D)
+    def link(count: int, entries: int, even: bool) -> Link:
+        root = torch.randn(2, 1 if even else count, entries, entries, generator=generator, dtype=D)
+        vector = torch.randn(2, 2, 3, count, entries, generator=generator, dtype=D)
+        return Link(root @ root.mT + torch.eye(entries, dtype=D), vector)
 
-    first = Link(precision(1, size), torch.randn(1, 1, 2, size, generator=generator, dtype=D))
-    elements = None
-    if pairs:
-        vector = torch.randn(pairs, 1, 2, 2 * size, generator=generator, dtype=D)
-        elements = Link(precision(1 if shared else pairs, 2 * size), vector)
-    total = size * (pairs + 1)
-    joint, linear = torch.zeros(total, total, dtype=D), torch.zeros(2, total, dtype=D)
-    joint[:size, :size] += first.precision[0, 0]
-    linear[:, :size] += first.vector[0, 0]
-    for t in range(pairs):
+    first = link(1, history * size, True)
+    elements = link(steps, (history + 1) * size, even) if steps else None
+    total = size * (steps + history)
+    joint, linear = torch.zeros(2, total, total, dtype=D), torch.zeros(2, 2, 3, total, dtype=D)
+    joint[:, : history * size, : history * size] += first.precision[:, 0]
+    linear[..., : history * size] += first.vector[..., 0, :]
+    for t in range(steps):
         assert elements is not None
-        here = slice(t * size, (t + 2) * size)
-        joint[here, here] += elements.precision[0 if shared else t, 0]
-        linear[:, here] += elements.vector[t, 0]
-    quadratic = (linear * torch.linalg.solve(joint, linear.mT).mT).sum(-1)
-    expected = 0.5 * (total * torch.log(torch.tensor(2 * torch.pi, dtype=D)) - joint.logdet() + quadratic)
-    torch.testing.assert_close(chain(first, elements, size)[0], expected, **EXACT)
+        here = slice(t * size, (t + history + 1) * size)
+        joint[:, here, here] += elements.precision[:, 0 if even else t]
+        linear[..., here] += elements.vector[..., t, :]
+    with pytest.MonkeyPatch.context() as patch:
+        if blocks is not None:
+            patch.setattr(filtering, "schedule", lambda *_: blocks)
+        squares, log_normalizer = chain(first, elements, size, history)
+    expected = linear @ torch.linalg.inv(joint).unsqueeze(1) @ linear.mT
+    torch.testing.assert_close(squares, expected, **EXACT)
+    expected = 0.5 * (total * torch.log(torch.tensor(2 * torch.pi, dtype=D)) - joint.logdet())
+    torch.testing.assert_close(log_normalizer, expected, **EXACT)
 
 
 def test_what_repeats_itself_is_found_by_strides_and_has_derivatives_of_its_own_size() -> None:
