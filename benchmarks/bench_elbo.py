@@ -212,7 +212,8 @@ def fused_chain(library: Library, shape: Shape) -> Callable[[], None]:
     def model() -> None:
         probs_y = language.param("probs_y", table, constraint=constraints.unit_interval)[:, 0]
         probs_x = language.param("probs_x", rows, constraint=constraints.simplex)[0]
-        outputs = dist.Bernoulli(probs_y).to_event(1)
+        # Of logits, or masking would take those of a table that is expanded to all data.
+        outputs = dist.Bernoulli(logits=probs_y.logit()).to_event(1)
         if shape.masked:  # What is masked adds nothing, and a chain that goes on unseen sums to one.
             outputs = outputs.expand((shape.sequences, shape.steps, STATES)).mask(alive.transpose(0, 1))
         with language.plate("sequences", shape.sequences):

@@ -324,7 +324,7 @@ class _Run:
             for each in ("q", "p"):
                 size = PLATES[each][1] if each in latent.place else 1
                 index.append(torch.randint(size, (ROWS,), generator=generator))
-            return x[tuple([..., *index])].unsqueeze(-2)
+            return x[(..., *index)].unsqueeze(-2)
         for each in latent.place:
             dim, size = PLATES[each]
             if each == "p" and site.chosen == "element":

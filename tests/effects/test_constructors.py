@@ -164,6 +164,10 @@ def test_a_categorical_knows_what_it_was_given() -> None:
         assert unnormalized(under_a_handler(lambda: dist.Categorical(probs))) is None
         probs.mul_(torch.tensor([1.0, 2.0]))
     assert unnormalized(fn) is None
+    fn = under_a_handler(lambda: dist.Categorical(probs * 1.0))
+    assert unnormalized(fn) is not None
+    fn.probs.detach_()
+    assert unnormalized(fn) is None
 
 
 def test_normalizing_many_at_once_changes_no_number() -> None:

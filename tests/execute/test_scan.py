@@ -193,9 +193,8 @@ def test_a_long_chain_is_made_at_once(made: list[bool]) -> None:
 
 def test_what_underflows_is_made_again_and_that_is_kept(made: list[bool]) -> None:
     chain = long_chain()
-    chain.links[0].data[
-        :, 0
-    ] = -900.0  # A state that is hardly ever entered, and seen for certain in the end.
+    # A state that is hardly ever entered, and seen for certain in the end.
+    chain.links[0].data[:, 0] = -900.0
     assert chain.sights[20] is not None
     chain.sights[20].data[:, 1:] = -2000.0
     graph, expected = chain.graph(), chain.log_z()
@@ -208,9 +207,8 @@ def test_what_underflows_is_made_again_and_that_is_kept(made: list[bool]) -> Non
 
 def test_hard_zeros_are_made_at_once(made: list[bool]) -> None:
     chain = long_chain()
-    for row in range(
-        5
-    ):  # From left to right: states are left for ever, and some are never seen at some steps.
+    # From left to right: states are left for ever, and some are never seen at some steps.
+    for row in range(5):
         chain.links[0].data[row, :row] = -torch.inf
     for t in range(5, 15):
         chain.sights[t].data[:, t % 4] = -torch.inf  # type: ignore[union-attr]
@@ -242,6 +240,21 @@ def test_a_table_that_all_steps_share_gets_one_derivative() -> None:
     torch.testing.assert_close(ours, theirs, **EXACT)
     # Expected transitions: 39 in each of 3 sequences.
     assert ours.sum().item() == pytest.approx(3 * 39)
+
+
+@given(chains(), ORDERS)
+@settings(max_examples=30)
+def test_one_plan_scanned_and_not(tame: Chain, orders: tuple[str, ...]) -> None:
+    """Derivatives find their steps, whichever way the plan ran before."""
+    graph = tame.graph()
+    plan = make_plan(graph.structure, orders=orders)
+    leaves = [factor.data for factor in graph.factors]
+    expected = torch.autograd.grad(tame.log_z(), leaves)
+    for trust in (Trust.POSITIVE, Trust.LOGS, Trust.ZEROS, Trust.LOGS, Trust.POSITIVE):
+        log_sweep.trust_in(plan)[False][:] = [trust] * len(plan.schedule.groups)
+        found = torch.autograd.grad(execute(plan, graph).value, leaves)
+        for mine, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine, other, **EXACT)
 
 
 def test_second_derivatives_and_transforms() -> None:

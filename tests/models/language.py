@@ -50,9 +50,9 @@ class Model:
     ``guide``, if any, covers the sites in ``guided``.
 
     ``pyro`` says what Pyro 1.9 does with it: ``"agrees"``, ``"refuses"``, or ``"differs"``, a wrong number without a
-    word. ``ours`` says whether sumout ``"answers"`` or ``"refuses"`` with an error of its own. Scales belong to no assignment, so that models with scales have their log-evidence as a
-    formula, ``evidence``, of the values of the params (without the model's name); so do those with too many
-    assignments.
+    word. ``ours`` says whether sumout ``"answers"`` or ``"refuses"`` with an error of its own. Scales belong to no
+    assignment, so that models with scales have their log-evidence as a formula, ``evidence``, of the values of the
+    params (without the model's name); so do those with too many assignments.
     """
 
     name: str

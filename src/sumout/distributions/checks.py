@@ -162,7 +162,7 @@ def quickly_made(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         if not _quickly_holds(constraint, _numbers(value), divided=categories):
             return None
     if categories and given.get("probs") is not None and attributes["probs"].requires_grad:
-        attributes["_given"] = given["probs"], given["probs"]._version
+        attributes["_given"] = given["probs"], given["probs"]._version, fn._param, fn._param._version
     return fn
 
 
@@ -180,8 +180,11 @@ def unnormalized(fn: Any) -> Tensor | None:
     >>> unnormalized(dist.Categorical(torch.ones(2))) is None
     True
     """
-    probs, version = fn.__dict__.get("_given", (None, 0))
-    return probs if probs is not None and probs._version == version else None
+    known = fn.__dict__.get("_given")
+    if known is None or fn._param is not known[2] or not fn._param.requires_grad:
+        return None
+    probs: Tensor = known[0]
+    return probs if (probs._version, fn._param._version) == known[1::2] else None
 
 
 def make_quickly(where: Callable[[], Any]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sumout.execute.algebra import Algebra, Record, Sides
 from sumout.execute.per_plan import PerPlan
+from sumout.execute.rows import Back, Indices, gather, stack_rows
 from sumout.execute.run_shape import Shape, shape_of
 from sumout.execute.scan import Scan, scan_adjoint
 from sumout.plan import EliminationPlan, Group, Rows, Run, runs_of
@@ -44,9 +45,6 @@ class Ahead(NamedTuple):
     records: list[Record]
 
 
-Indices = dict[tuple[int, torch.device], Tensor | None]
-"""Index tensors that were made before, by the identity of what they are of."""
-
 _indices: PerPlan[Indices] = PerPlan(lambda plan: {})
 
 
@@ -74,57 +72,6 @@ def _leads_to(side: tuple[Rows, ...], wanted: frozenset[int], passed: Sequence[b
     return any(
         not wanted.isdisjoint(part.numbers) if part.group is None else passed[part.group] for part in side
     )
-
-
-def stack_rows(
-    parts: tuple[Rows, ...], tables: Sequence[Tensor], results: Sequence[Tensor | None], indices: Indices
-) -> Tensor:
-    """One tensor ``(rows, ...)`` of factors and earlier results; a view where the rows allow one."""
-    pieces = []
-    for part in parts:
-        if part.group is None:
-            piece = _stacked([tables[number] for number in part.numbers])
-        else:
-            source = results[part.group]
-            assert source is not None  # A schedule never reads a group before it has run.
-            piece = source if part.whole else _selected(source, part, indices)
-        pieces.append(piece if part.order is None else piece.permute(part.order))
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-
-def _selected(source: Tensor, part: Rows, indices: Indices) -> Tensor:
-    """Some rows of a result: a view where they are evenly spaced."""
-    if isinstance(part.index, slice):
-        return source[part.index]
-    key = id(part), source.device
-    index = indices.get(key)
-    if index is None:
-        index = indices[key] = torch.tensor(part.index, device=source.device)
-    return source.index_select(0, index)
-
-
-def _stacked(tables: list[Tensor]) -> Tensor:
-    """Tables along a new first dimension; a view where they lie evenly spaced in one storage already.
-
-    That is how the tables of sites come that were scored together.
-    """
-    first = tables[0]
-    if len(tables) == 1:
-        return first.unsqueeze(0)
-    if first.numel() < 1024 or torch.is_grad_enabled():
-        return torch.stack(tables)  # A view would hide the other tables from autograd.
-    start, strides, storage = first.storage_offset(), first.stride(), first.untyped_storage().data_ptr()
-    step = tables[1].storage_offset() - start
-    if step < 0:
-        return torch.stack(tables)  # A stride is never negative.
-    for row, table in enumerate(tables):
-        if (
-            table.storage_offset() != start + row * step
-            or table.stride() != strides
-            or table.untyped_storage().data_ptr() != storage
-        ):
-            return torch.stack(tables)
-    return first.as_strided((len(tables), *first.shape), (step, *strides), start)
 
 
 def forward(
@@ -302,7 +249,7 @@ def backward(
         What came back to each of them, in the shape of its table; or to each table.
     """
     groups, indices, way = plan.schedule.groups, _indices(plan), way_back(plan, wanted)
-    back = _Back(way, wanted, alike)
+    back = Back([any(sides) for sides in way], wanted, alike)
     start = 0
     for part in plan.schedule.totals:
         stop = start + len(part.numbers)
@@ -317,7 +264,7 @@ def backward(
             _back_through(tape.scans.pop(number), back, way, indices)
         elif any(sides) and number not in passed:
             group = groups[number]
-            of_result = _gather(back.take(number), group, indices)
+            of_result = gather(back.take(number), group, indices)
             outgoing = algebra.backward(group, tape.records[number], of_result, sides)
             del of_result
             tape.records[number] = Record()
@@ -331,10 +278,10 @@ def backward(
     return back.of_factors
 
 
-def _back_through(made: Scan, back: _Back, way: Way, indices: Indices) -> None:
+def _back_through(made: Scan, back: Back, way: Way, indices: Indices) -> None:
     """The way back through a run."""
     run = made.run
-    incoming = _gather(back.take(run.stop - 1), run.groups[-1], indices)
+    incoming = gather(back.take(run.stop - 1), run.groups[-1], indices)
     leads = [
         any(way[number][1 - side] for number in run.numbers(place)) for place, side in enumerate(run.sides)
     ]
@@ -364,75 +311,3 @@ def seeds(plan: EliminationPlan, grad: Tensor) -> list[Tensor]:
         each = (grad.sum(gone) if gone else grad) * weight
         found.append(each.permute([left.index(name) for name in dims]))
     return found
-
-
-class _Back:
-    """What has been handed back so far: to results whose groups are still to come, and to factors."""
-
-    def __init__(self, way: Way, wanted: frozenset[int], alike: Sequence[int] | None) -> None:
-        self.passed = [any(sides) for sides in way]
-        self.wanted = wanted
-        self.alike = alike
-        self.of_results: list[list[tuple[Rows, Tensor]]] = [[] for _ in way]
-        self.of_factors: dict[int, Tensor] = {}
-
-    def take(self, number: int) -> list[tuple[Rows, Tensor]]:
-        """What came back for a group's result, which is not kept any longer."""
-        found, self.of_results[number] = self.of_results[number], []
-        return found
-
-    def hand(self, parts: tuple[Rows, ...], grad: Tensor) -> None:
-        """Gives each source its rows of a stacked operand's adjoint."""
-        start = 0
-        for part in parts:
-            rows = slice(start, start + len(part.numbers))
-            start = rows.stop
-            if part.group is not None and not self.passed[part.group]:
-                continue
-            piece = grad[rows] if len(parts) > 1 else grad
-            if part.back is not None:
-                piece = piece.permute(part.back)
-            if part.group is None:
-                self._to_factors(part.numbers, piece)
-            else:
-                self.of_results[part.group].append((part, piece))
-
-    def _to_factors(self, numbers: tuple[int, ...], piece: Tensor) -> None:
-        here = [row for row, number in enumerate(numbers) if number in self.wanted]
-        if self.alike is not None:
-            self._to_tables([self.alike[numbers[row]] for row in here], here, piece)
-        elif len(here) == len(numbers):
-            self.of_factors.update(zip(numbers, piece.unbind(0), strict=True))
-        elif here:
-            # A view of a few rows would keep all of them in memory.
-            few = torch.stack([piece[row] for row in here])
-            self.of_factors.update(zip([numbers[row] for row in here], few.unbind(0), strict=True))
-
-    def _to_tables(self, tables: list[int], here: list[int], piece: Tensor) -> None:
-        if len(set(tables)) < len(tables):
-            rows: dict[int, list[int]] = {}
-            for table, row in zip(tables, here, strict=True):
-                rows.setdefault(table, []).append(row)
-            whole = len(rows) == 1 and len(here) == len(piece)
-            found = [(piece if whole else piece[each]).sum(0) for each in rows.values()]
-        else:
-            found = list(piece.unbind(0))
-            found = found if len(found) == len(here) else [found[row] for row in here]
-        for table, each in zip(dict.fromkeys(tables), found, strict=True):
-            before = self.of_factors.get(table)
-            self.of_factors[table] = each if before is None else before + each
-
-
-def _gather(pieces: list[tuple[Rows, Tensor]], group: Group, indices: Indices) -> Tensor:
-    """What came back for a group's result from the pieces that its readers handed back."""
-    if len(pieces) == 1 and pieces[0][0].whole:
-        return pieces[0][1]
-    stacked = torch.cat([piece for _, piece in pieces])
-    key = id(group), stacked.device
-    if key not in indices:
-        order = [row for rows, _ in pieces for row in rows.numbers]
-        inverse = sorted(range(len(order)), key=order.__getitem__)
-        in_order = order == inverse == list(range(len(order)))
-        indices[key] = None if in_order else torch.tensor(inverse, device=stacked.device)
-    index = indices[key]
-    return stacked if index is None else stacked.index_select(0, index)

@@ -1,9 +1,9 @@
 """What is asked of programs and graphs: exact queries and training objectives.
 
-Reading order: ``programs`` (a run with its discrete sites summed out, and the comparison with plain runs), ``solving``
-(a graph's plan found and executed: whole, in slices, over processes, or prepared for many questions), ``answers`` (what
-comes back), ``rows`` (tables of evidence, weights of cases), ``queries`` (one question a file), ``objectives`` (a guide beside a model,
-ELBOs, SVI); ``reparam`` stands by itself.
+Reading order: ``programs`` (a run with its discrete sites summed out, and the comparison with plain runs),
+``solving`` (a graph's plan found and executed: whole, in slices, over processes, or prepared for many questions),
+``answers`` (what comes back), ``rows`` (tables of evidence, weights of cases), ``queries`` (one question a file),
+``objectives`` (a guide beside a model, ELBOs, SVI); ``reparam`` stands by itself.
 """
 
 from sumout.infer import reparam

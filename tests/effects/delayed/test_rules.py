@@ -45,6 +45,8 @@ AFFINE: dict[str, Function] = {
     "where keyword": lambda m, v: torch.where(W > 0, input=m, other=torch.tensor(1.5, dtype=D)),
     "where method": lambda m, v: m.where(W > 0, W) + W.where(W > 0, m),
     "where twice": lambda m, v: torch.where(W > 0, m, m),
+    "where of other entries": lambda m, v: torch.where(W > 0, m.roll(1, 0), 2 * m.flip(-1)),
+    "where of two sites": lambda m, v: torch.where(W > 0, m + v.unsqueeze(-1), v.unsqueeze(-1) - m),
     "sum": lambda m, v: m.sum(),
     "sum dim": lambda m, v: m.sum(0) + m.sum(dim=(0, 1)) + torch.sum(m, dim=1, keepdim=True),
     "sum axis": lambda m, v: m.sum(axis=-1),
@@ -99,6 +101,7 @@ AFFINE: dict[str, Function] = {
 }
 
 POWERS: dict[str, Callable[[Any], Any]] = {
+    "where": lambda v: torch.where(HOT, v.sqrt(), 2 * v.flip(0).sqrt()),
     "rsqrt": lambda x: 2 * x.rsqrt(),
     "root": lambda x: (3 * x) ** 0.5,
     "inverse": lambda x: 1 / (4 / x),

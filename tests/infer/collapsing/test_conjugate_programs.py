@@ -25,6 +25,11 @@ EXACT = {"rtol": 1e-9, "atol": 1e-9}
 D = torch.float64
 ROWS = 5
 
+
+def number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=D)
+
+
 Maker = Callable[[Any, Tensor], Any]
 """From the parameter and positive numbers, one for each row, to the likelihood."""
 
@@ -243,3 +248,36 @@ def test_what_is_not_conjugate_says_so() -> None:
             match=r"Site 'y' \(.*\) depends on the delayed site 'x' \(Gamma\): .*(Known with Gamma|Nearest that)",
         ):
             poutine.collapse(program(how))()
+
+
+@pytest.mark.parametrize(
+    ("prior", "make"),
+    [
+        (dist.Beta(2.0, number(1.0)), lambda x: dist.Bernoulli(x)),
+        (dist.Beta(2.0, number(1.0)), lambda x: dist.Geometric(x)),
+        (dist.Gamma(2.0, number(1.0)), lambda x: dist.Poisson(x)),
+        (dist.Gamma(2.0, number(1.0)), lambda x: dist.Normal(0.0, x.rsqrt())),
+        (dist.Normal(2.0, number(1.0)), lambda x: dist.Normal(x, 0.5)),
+    ],
+)
+def test_missing_entries_are_predictions(prior: Any, make: Callable[[Any], Any]) -> None:
+    """With ``obs_mask`` what is observed counts alone, and what is missing has its predictive distribution."""
+    data = torch.tensor([1.0, 1.0, 0.0], dtype=D)
+    there = torch.tensor([True, False, True])
+
+    def partly() -> None:
+        x = sample("x", prior)
+        with plate("rows", 3):
+            sample("y", make(x), obs=data, obs_mask=there)
+
+    def less() -> None:
+        x = sample("x", prior)
+        with plate("rows", 2):
+            sample("y", make(x), obs=data[there])
+        sample("new", make(x))
+
+    found, wanted = infer.marginals(poutine.collapse(partly))(), infer.marginals(poutine.collapse(less))()
+    torch.testing.assert_close(found.log_evidence, wanted.log_evidence, **EXACT)
+    at = torch.tensor(0.0 if type(make(number(0.5))) is dist.Bernoulli else 1.0, dtype=D)
+    density = found["y_unobserved"].log_prob(at)
+    torch.testing.assert_close(density, wanted["new"].log_prob(at).expand(3), **EXACT)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 import sumout.distributions as dist
 from sumout import infer, plate, poutine, sample
-from sumout.infer.collapsing import handler
+from sumout.errors import ModelError
+from sumout.infer.collapsing import recorded
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 D = torch.float64
@@ -209,5 +210,19 @@ def test_large_chains_have_no_draws(**kind: Any) -> None:
     collapsed = poutine.collapse(system.program)
     expected = infer.log_evidence(collapsed)(True, True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handler, "_MANY", 0)
+        patch.setattr(recorded, "_MANY", 0)
         torch.testing.assert_close(infer.log_evidence(collapsed)(True, True), expected, **EXACT)
+
+
+def test_a_vectorized_chain_does_not_switch() -> None:
+    def program() -> None:
+        x: Any = torch.zeros(())
+        for t in poutine.markov(range(4), dim=-1, name="time"):
+            z = sample(f"z_{t}", dist.Bernoulli(torch.tensor(0.5)), infer={"enumerate": "parallel"})
+            x = sample(f"x_{t}", dist.Normal((0.2 + 0.5 * z) * x, 1.0))
+            sample(f"y_{t}", dist.Normal(x, 1.0), obs=torch.ones(4)[t])
+
+    with pytest.raises(
+        ModelError, match=r"the vectorized chain 'time' also depend on site 'z_slice.*moment_matching"
+    ):
+        infer.log_evidence(poutine.collapse(program))()

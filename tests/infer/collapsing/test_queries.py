@@ -11,6 +11,7 @@ from torch import Tensor
 
 import sumout.distributions as dist
 from sumout import deterministic, infer, plate, poutine, sample
+from sumout.effects.primitives import markov
 from sumout.errors import DuplicateSiteError, EnumerationError, ModelError
 from sumout.infer.collapsing.handler import CollapseMessenger
 from sumout.poutine import collapse
@@ -381,13 +382,41 @@ def test_names_are_given_once() -> None:
             infer.log_evidence(collapse(program))()
 
 
-def test_a_prediction_that_is_masked_is_refused() -> None:
-    def program() -> None:
+def test_a_prediction_that_is_scaled_is_refused() -> None:
+    """A power of a density does not integrate to one; what is masked is absent."""
+
+    def program(around: Any) -> None:
         rate = sample("rate", dist.Gamma(number(2.0), 1.0))
-        with poutine.mask(mask=torch.tensor(False)):
+        with around:
             sample("new", dist.Poisson(rate))
 
-    with pytest.raises(
-        ModelError, match=r"Site 'new' is latent, depends on delayed sites, and is masked or scaled"
+    with pytest.raises(ModelError, match=r"Site 'new' is latent, depends on delayed sites, and is scaled"):
+        infer.log_evidence(collapse(program))(poutine.scale(scale=2.0))
+    assert infer.log_evidence(collapse(program))(poutine.mask(mask=torch.tensor(False))) == 0
+
+
+def test_posteriors_by_discrete_sites_without_dimensions_are_refused() -> None:
+    """Values of a chain that are used after its loop are hidden: the evidence is known, mixtures are not."""
+
+    def program() -> None:
+        rate: Any = sample("rate", dist.Gamma(number(2.0), 1.0))
+        z: Any = torch.tensor(0)
+        states = []
+        for t in markov(range(3)):
+            z = sample(f"z_{t}", dist.Categorical(torch.tensor([[0.3, 0.7], [0.6, 0.4]], dtype=D)[z]))
+            states.append(z)
+        for t, state in enumerate(states):
+            times = torch.tensor([1.0, 2.0], dtype=D)[state]
+            sample(f"y_{t}", dist.Poisson(rate * times), obs=number(float(t)))
+
+    found = infer.marginals(collapse(program))()
+    assert "rate  no closed form" in str(found)
+    for ask in (
+        lambda: found["rate"],
+        infer.posterior_samples(collapse(program), 3),
+        infer.map_assignment(collapse(program)),
     ):
-        infer.log_evidence(collapse(program))()
+        with pytest.raises(
+            ModelError, match=r"Site 'rate' is integrated out.*no tensor dimensions of their own"
+        ):
+            ask()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import sumout
 import sumout.distributions as dist
+from sumout import infer
 from sumout.effects import Messenger
 from sumout.effects.handlers import mask, scale, trace
 from sumout.errors import EnumerationError, ModelError, PlateError
@@ -389,3 +390,26 @@ def test_a_nan_is_told() -> None:
 def test_no_particles() -> None:
     with pytest.raises(ValueError, match="num_particles=0"):
         Trace_ELBO(0)
+
+
+@pytest.mark.parametrize("objective", [infer.Trace_ELBO, infer.TraceMeanField_ELBO])
+def test_what_is_computed_from_step_to_step_is_no_chain_at_once(objective: Any) -> None:
+    """A number that a loop carries on is not a site, so the steps taken at once do not see it."""
+    data = torch.tensor([0.3, -1.0, 0.7, 0.1]).double()
+
+    def model(at_once: dict[str, Any], carried: bool) -> None:
+        level: Any = torch.zeros(()).double()
+        for t in sumout.markov(range(4), **at_once):
+            x = sumout.sample(f"x_{t}", dist.Normal(torch.zeros(()).double(), 1.0), obs=data[t])
+            level = 0.9 * level + x if carried else x
+            sumout.sample(f"y_{t}", dist.Normal(level, 1.0), obs=data[t] + 1)
+
+    def guide(at_once: dict[str, Any], carried: bool) -> None:
+        pass
+
+    steps = {"dim": -1, "name": "time"}
+    losses = [objective().loss(model, guide, each, False) for each in ({}, steps)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    objective().loss(model, guide, {}, True)
+    with pytest.raises(EnumerationError, match=r"Site 'y_\d' has log-probability"):
+        objective().loss(model, guide, steps, True)

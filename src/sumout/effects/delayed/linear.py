@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sumout.effects.delayed.arithmetic import mul, total
-from sumout.effects.delayed.links import Link, compact, joined, moved, scaled, summed
+from sumout.effects.delayed.links import Link, compact, joined, joint_shape, moved, scaled, summed
 from sumout.effects.delayed.registry import Rule, const_of, delayed_in, is_affine, probes, rule
 from sumout.effects.delayed.value import Delayed
 
@@ -52,7 +52,7 @@ def _product(lhs: Tensor, rhs: Tensor) -> Tensor:
     few = [compact(each, range(each.ndim - 2)) for each in (lhs, rhs)]
     if few[0] is lhs and few[1] is rhs:
         return lhs @ rhs
-    shape = torch.broadcast_shapes(lhs.shape[:-2], rhs.shape[:-2])  # type: ignore[no-untyped-call]
+    shape = joint_shape(lhs.shape[:-2], rhs.shape[:-2])
     found = few[0] @ few[1]
     return found.expand([*shape, *found.shape[max(0, found.ndim - (lhs.ndim > 1) - (rhs.ndim > 1)) :]])
 

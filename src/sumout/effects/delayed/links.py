@@ -125,10 +125,32 @@ def _each(stacked: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.stack([move(each) for each in stacked.unbind()])
 
 
+def joint_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """``torch.broadcast_shapes``, which takes longer than a product of small tensors.
+
+    Raises:
+        RuntimeError: if the shapes do not broadcast.
+
+    >>> joint_shape((3, 1), (2,), ())
+    (3, 2)
+    """
+    rank = max(map(len, shapes))
+    found = [1] * rank
+    for shape in shapes:
+        for place, size in enumerate(shape, rank - len(shape)):
+            if size != 1 and size != found[place]:
+                if found[place] != 1:
+                    raise RuntimeError(
+                        f"The shapes {', '.join(str(tuple(each)) for each in shapes)} do not broadcast."
+                    )
+                found[place] = size
+    return tuple(found)
+
+
 def scaled(link: Link, factor: Tensor) -> Link:
     """The link times a tensor, with which it broadcasts."""
     coef = _deepened(link.coef, factor.ndim) if factor.ndim >= link.coef.ndim else link.coef
-    shape = torch.broadcast_shapes(coef.shape, factor.shape)  # type: ignore[no-untyped-call]
+    shape = joint_shape(coef.shape, factor.shape)
     own, factor = compact(coef), compact(factor)
     alone = own.numel() == 1 and not own.requires_grad and own.dtype == factor.dtype
     coef = (factor if alone and bool(own == 1) else own * factor).expand(shape)

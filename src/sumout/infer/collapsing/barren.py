@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sumout.distributions.conjugacy import GAUSSIAN
 from sumout.distributions.families import innermost
-from sumout.effects import Trace
+from sumout.effects import Message, Trace
 from sumout.effects.delayed import Delayed
 from sumout.effects.steps import is_lookback
 from sumout.effects.trace import sample_sites
@@ -35,7 +35,7 @@ def is_discrete_latent(site: CollapsedSite) -> bool:
 def without_unused(sites: Sites, traces: Sequence[Trace]) -> list[CollapsedSite]:
     """The sites, with enumerated ones on whose values nothing depends delayed in place of summed out."""
     found = list(sites)
-    recorded = [site for trace in traces for site in sample_sites(trace)]
+    recorded = [site for trace in traces for site in sample_sites(trace) if not _is_computed(site)]
     for place, site in reversed(list(enumerate(sites))):
         dim = site.message.enum_dim
         if dim is not None and is_discrete_latent(site):
@@ -45,7 +45,16 @@ def without_unused(sites: Sites, traces: Sequence[Trace]) -> list[CollapsedSite]
                 single.value = delayed_value(single)
                 single.enum_dims = {at: name for at, name in (single.enum_dims or {}).items() if at != dim}
                 found[place] = site._replace(message=single)
+                for trace in traces:
+                    for name, each in list(trace.nodes.items()):
+                        if each.type == "sample" and _is_computed(each) and _varies(each, dim, site.name):
+                            trace.remove_node(name)
     return found
+
+
+def _is_computed(site: Message) -> bool:
+    """Whether it is a record of what the program computes, such as a value with what is missing filled in."""
+    return bool(site.infer.get("_deterministic"))
 
 
 def _varies(message: object, dim: int, name: str) -> bool:
@@ -91,7 +100,7 @@ def _kept(sites: Sites, barren: set[str], wanted: Callable[[CollapsedSite], bool
     known = {site.name for site in sites if site.is_latent} - barren
     found = set()
     for site in sites:
-        if site.name in barren and _parents(site) <= known and wanted(site):
+        if site.name in barren and _parents(site) <= known and wanted(site) and not _is_masked(site):
             known.add(site.name)
             found.add(site.name)
     return found
@@ -134,12 +143,16 @@ def _check_gone(sites: Sites, left: Sites) -> None:
     for site in sites:
         if site.name in kept:
             continue
-        plain = site.mask is None and own_mask(site.fn) is True
-        if not plain or isinstance(site.weight, Tensor) or site.weight != 1.0:
+        if isinstance(site.weight, Tensor) or site.weight != 1.0:
             raise ModelError(
-                f"Site {site.name!r} is latent, depends on delayed sites, and is masked or scaled: its integral has no "
-                "closed form. Put mask and scale around the observations only."
+                f"Site {site.name!r} is latent, depends on delayed sites, and is scaled: its integral has no closed "
+                "form. Put scale around the observations only."
             )
+
+
+def _is_masked(site: CollapsedSite) -> bool:
+    """Whether elements may be absent, as those of ``obs_mask`` are that are observed."""
+    return (site.mask is not None and site.mask is not True) or own_mask(site.fn) is not True
 
 
 def _parents(site: CollapsedSite) -> set[str]:

@@ -85,6 +85,7 @@ class CollapseMessenger(TraceMessenger):
             a plate together in which another site is enumerated.
 
     >>> import torch
+    >>> import sumout.distributions as dist
     >>> from sumout import infer, plate, sample
     >>> def coins(flips):
     ...     bias = sample("bias", dist.Beta(2.0, 2.0))

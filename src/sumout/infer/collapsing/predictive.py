@@ -20,8 +20,8 @@ from sumout.execute import Marginal
 from sumout.infer.collapsing.chosen import choices_of, chosen_first, weights_of_choices
 from sumout.infer.collapsing.mixed import Along, Mixed
 from sumout.infer.collapsing.posterior import star_of
+from sumout.lower.collapse.arms import arm_of
 from sumout.lower.collapse.collapse import Integral
-from sumout.lower.collapse.conjugate import arm_of
 from sumout.lower.collapse.layout import use_of
 from sumout.lower.collapse.parameters import delayed_parameters
 from sumout.lower.collapse.sites import CollapsedSite

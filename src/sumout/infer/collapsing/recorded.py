@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import sumout.distributions as dist
@@ -13,6 +12,7 @@ from sumout.distributions.conjugacy import GAUSSIAN, POSITIVE
 from sumout.distributions.families import innermost
 from sumout.effects import Message
 from sumout.effects.delayed import Delayed
+from sumout.effects.delayed.links import joint_shape
 from sumout.errors import EnumerationError
 
 _WITH_MEANS = (dist.Beta, dist.Dirichlet, dist.Gamma)
@@ -52,7 +52,7 @@ def delayed_value(msg: Message) -> Delayed:
     fn = msg.plain_fn
     event_dim = fn.event_dim
     batch = probe.shape[: probe.dim() - event_dim]
-    wanted = torch.broadcast_shapes(batch, tuple(msg.batch_shape))  # type: ignore[no-untyped-call]
+    wanted = joint_shape(batch, msg.batch_shape)
     if batch != wanted:  # There are plates around the context.
         probe = probe.expand(wanted + fn.event_shape)
     plates = {frame.dim for frame in msg.cond_indep_stack if frame.dim is not None}

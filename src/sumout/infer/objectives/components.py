@@ -156,7 +156,7 @@ def totals_of_runs(runs: Sequence[list[Term]], guide: GuideRun, plates: Mapping[
         for terms in runs
         for term in terms
         for name in term.table.names
-        if name in guide.variables and guide.variables[name].plates
+        if name in guide.weights.local or (name in guide.variables and guide.variables[name].plates)
     ]
     if local:
         raise EnumerationError(
@@ -229,7 +229,8 @@ def _written_out(
     for (source, at), factor in zip(copies.factors, written.factors, strict=True):
         if source >= own and at:
             name = copies.at(both.factors[source].name, dict(at))
-            known.add(name, Table(factor.inputs, factor.data), written.variables[name].size)
+            copy = written.variables[name]
+            known.add(name, Table(factor.inputs, factor.data), copy.size, local=bool(copy.plates))
     mine = [
         factor for (source, _), factor in zip(copies.factors, written.factors, strict=True) if source < own
     ]

@@ -6,13 +6,15 @@ import warnings
 
 from torch import Tensor
 
-from sumout.effects import Message
+from sumout.effects import Message, Trace
+from sumout.effects.steps import unrolled_step
 from sumout.effects.trace import sample_sites
 from sumout.infer.objectives.elbo import ELBO
 from sumout.infer.objectives.expectation import expectation
 from sumout.infer.objectives.guide_run import places_of, run_of_guide
 from sumout.infer.objectives.pair import Args, Kwargs, Program, trace_guide, trace_model
 from sumout.infer.objectives.terms import factor_term
+from sumout.infer.programs.agreement import check_agreement
 from sumout.lower import lower
 
 
@@ -48,6 +50,8 @@ class Trace_ELBO(ELBO):
         if self.strict_enumeration_warning:
             warn_if_marked(self, sample_sites(guide_trace.trace))
         model_trace = trace_model(model, guide_trace, args, kwargs)
+        check_steps(self, guide, guide_trace.trace, args, kwargs)
+        check_steps(self, model, model_trace, args, kwargs)
         run, places = run_of_guide(guide_trace.trace), places_of(model_trace)
         graph = lower(model_trace, multiplied=not run.scores)
         terms = [factor_term(factor, graph, site=places[factor.name]) for factor in graph.factors]
@@ -56,6 +60,16 @@ class Trace_ELBO(ELBO):
 
 TraceGraph_ELBO = Trace_ELBO
 """Pyro's name for the bound whose scores multiply only the costs that come of a draw: they always do here."""
+
+
+def check_steps(objective: ELBO, program: Program, trace: Trace, args: Args, kwargs: Kwargs) -> None:
+    """Compares a run in which a chain's steps were taken at once with one step by step, when its shapes are new.
+
+    Raises:
+        EnumerationError: if the two differ, as what is computed from step to step without a site does.
+    """
+    if any(unrolled_step(site) is not None for site in sample_sites(trace)):
+        check_agreement(objective, lambda: program(*args, **kwargs), trace, lower(trace))
 
 
 def warn_if_marked(objective: ELBO, guide: list[Message]) -> None:

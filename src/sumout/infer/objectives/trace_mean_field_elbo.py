@@ -16,7 +16,7 @@ from sumout.infer.objectives.expectation import expectation
 from sumout.infer.objectives.guide_run import GuideRun, places_of, run_of_guide
 from sumout.infer.objectives.pair import Args, Kwargs, Program, trace_guide, trace_model
 from sumout.infer.objectives.terms import Table, Term, factor_term
-from sumout.infer.objectives.trace_elbo import warn_if_marked
+from sumout.infer.objectives.trace_elbo import check_steps, warn_if_marked
 from sumout.lower import lower, lower_tensor
 
 
@@ -50,6 +50,8 @@ class TraceMeanField_ELBO(ELBO):
         if self.strict_enumeration_warning:
             warn_if_marked(self, sample_sites(guide_trace.trace))
         model_trace = trace_model(model, guide_trace, args, kwargs)
+        check_steps(self, guide, guide_trace.trace, args, kwargs)
+        check_steps(self, model, model_trace, args, kwargs)
         run, places = run_of_guide(guide_trace.trace), places_of(model_trace)
         divergences = _divergences(model_trace, guide_trace.trace, run, places)
         kept = Trace()

@@ -14,13 +14,14 @@ from torch import Tensor
 from sumout.distributions.families import innermost
 from sumout.effects.steps import ChainStep, is_lookback
 from sumout.errors import ModelError
+from sumout.lower.collapse.arms import arm_of
 from sumout.lower.collapse.assembly import in_order, tied
 from sumout.lower.collapse.centering import NormalSite, integral_of
 from sumout.lower.collapse.chains import single_steps
 from sumout.lower.collapse.common_matrix import CommonMatrix, common_matrix
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
 from sumout.lower.collapse.component import Component
-from sumout.lower.collapse.conjugate import Star, arm_of, star
+from sumout.lower.collapse.conjugate import Star, star
 from sumout.lower.collapse.filters import Filter
 from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents

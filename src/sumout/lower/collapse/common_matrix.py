@@ -23,10 +23,11 @@ import sumout.distributions as dist
 from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed, Link
 from sumout.effects.delayed.links import compact
+from sumout.lower.collapse.arms import is_whole
 from sumout.lower.collapse.assembly import component
 from sumout.lower.collapse.common_scale import matched, rows_in
 from sumout.lower.collapse.component import Component
-from sumout.lower.collapse.conjugate import Star, is_whole, star
+from sumout.lower.collapse.conjugate import Star, star
 from sumout.lower.collapse.gaussian import Member, member
 from sumout.lower.collapse.layout import extents, in_shape
 from sumout.lower.collapse.normal import NormalForm, own_mask

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from sumout.distributions.conjugacy import INVERSE
 from sumout.distributions.families import innermost
+from sumout.lower.collapse.arms import Arm
 from sumout.lower.collapse.assembly import component
 from sumout.lower.collapse.centering import center_of, centered
 from sumout.lower.collapse.component import Component
-from sumout.lower.collapse.conjugate import Arm, Rows, Star, star
+from sumout.lower.collapse.conjugate import Star, star
 from sumout.lower.collapse.gaussian import Member, match, member
 from sumout.lower.collapse.layout import extents, refuse_subsample, use_of
 from sumout.lower.collapse.normal import NormalForm
+from sumout.lower.collapse.rows import Rows
 from sumout.lower.collapse.sites import CollapsedSite
 
 

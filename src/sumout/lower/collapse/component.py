@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sumout.execute.gaussian import Belief, Factor, Integrated, integrate
+from sumout.execute.beliefs import Belief, beliefs
+from sumout.execute.gaussian import Factor, Integrated, integrate
 from sumout.plan import EliminationPlan, FactorShape, Structure, make_plan
 from sumout.plan.unroll import unroll
 from sumout.terms.gaussian import Quadratic
@@ -95,7 +96,7 @@ class Component(NamedTuple):
 
     def moments(self) -> dict[str, Moments]:
         """The posterior of each real variable."""
-        found = self.ran().beliefs()
+        found = beliefs(self.ran())
         return {name: self._moments(found[name], (name,)) for name in self.real}
 
     def joint_moments(self, names: tuple[str, ...]) -> Moments:
@@ -148,7 +149,7 @@ class Component(NamedTuple):
             For each variable its dimensions, and values of shape ``(*dimensions, entries)``.
         """
         with torch.no_grad():
-            found = self.ran().beliefs(noisy=True)
+            found = beliefs(self.ran(), noisy=True)
             values = {name: (found[name].names, found[name].value) for name in self.real}
             return {name: (names, self._moved(name, names, each)) for name, (names, each) in values.items()}
 
@@ -280,7 +281,7 @@ def _shown(
         size = 1 + sum([real[each] for each in probe.inputs if each in real])
         tables.append(type(like)(like.table.new_zeros([*shape, size, size]), like.rest.new_zeros(shape)))
     places = dict(plan.readouts)
-    found = integrate(plan, tables, real).beliefs(shown={each: places[each] for each in groups})
+    found = beliefs(integrate(plan, tables, real), shown={each: places[each] for each in groups})
     return [found[each] for each in groups]
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sumout.effects.delayed.links import joint_shape
 from sumout.effects.steps import ChainStep, family, is_lookback
 from sumout.errors import ModelError
 from sumout.execute.filtering import Link, chain
@@ -134,7 +135,7 @@ def filtered(
             if name in kept:
                 table = table.multiplied([place], scales[name])
         names = tuple([name for name in names if name not in kept])
-        squares = torch.stack([each.const.detach().abs().sum() for each in parts]).sum()
+        squares = torch.stack([_square(each).detach().abs().sum() for each in factors]).sum()
         if not common:
             return Filter(names, table.rest - 0.5 * table.form[..., 0, 0], squares, unrolled)
         whole = [each.joined() if isinstance(each, Parts) else each for each in left]
@@ -146,6 +147,10 @@ def filtered(
             f"The integral over {listed} diverges or is too close to diverging for its precision: prior and "
             "observations together do not determine them. Give them proper priors, and noise that is not zero."
         ) from error
+
+
+def _square(factor: Parts | GaussianFactor) -> Tensor:
+    return factor.const if isinstance(factor, Parts) else factor.table.square()
 
 
 def _steps_of(latents: Mapping[str, CollapsedSite]) -> _Steps | None:
@@ -169,7 +174,8 @@ def _steps_of(latents: Mapping[str, CollapsedSite]) -> _Steps | None:
     history = starts[-1]
     own = found[False, history]
     length = history + max(span for _, _, span in spans)
-    if spans != {(next(iter(spans))[0], 1, 0), (next(iter(spans))[0], 0, length - history)}:
+    (chain_name, *_) = sorted({name for name, _, _ in spans})
+    if spans != {(chain_name, 1, 0), (chain_name, 0, length - history)}:
         return None
     sizes = {key: size for key, (_, size) in own.items()}
     stops = {}
@@ -187,7 +193,7 @@ def _steps_of(latents: Mapping[str, CollapsedSite]) -> _Steps | None:
             places[name] = single, range(stop - size, stop)
     if any((True, start) not in found for start in range(history)):
         return None
-    return _Steps(next(iter(spans))[0], places, total, history, length)
+    return _Steps(chain_name, places, total, history, length)
 
 
 def _where(member: Member, factor: Parts | GaussianFactor, steps: _Steps) -> bool:
@@ -258,12 +264,12 @@ class _Sum:
             form = self._over_steps(precision[..., self.width :, self.width :])
             more = self._over_steps(vector[..., self.width :])
             corner = self._over_steps(const).unsqueeze(-1)
-            shape = torch.broadcast_shapes(form.shape[:-2], more.shape[:-1], corner.shape[:-1])  # type: ignore[no-untyped-call]
+            shape = joint_shape(form.shape[:-2], more.shape[:-1], corner.shape[:-1])
             more, corner = more.expand([*shape, -1]), corner.expand([*shape, -1])
             form = torch.cat([more.unsqueeze(-2), form.expand([*shape, *form.shape[-2:]])], -2)
             form = torch.cat([torch.cat([corner, more], -1).unsqueeze(-1), form], -1)
             cross = precision[..., self.width :, : self.width]
-            shape = torch.broadcast_shapes(row.shape[:-2], cross.shape[:-2])  # type: ignore[no-untyped-call]
+            shape = joint_shape(row.shape[:-2], cross.shape[:-2])
             row = torch.cat([each.expand([*shape, *each.shape[-2:]]) for each in (row, cross)], -2)
         self.precisions.append(precision[..., : self.width, : self.width])
         self.vectors.append(row)

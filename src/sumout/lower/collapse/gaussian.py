@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sumout.effects.delayed import Delayed
-from sumout.effects.delayed.links import broadcast, compact
+from sumout.effects.delayed.links import broadcast, compact, joint_shape
 from sumout.execute.filtering import times
 from sumout.execute.gaussian import Factor
 from sumout.lower.collapse.layout import Use, extents, gathered, is_aligned, use_of
@@ -44,7 +44,7 @@ class GaussianFactor(NamedTuple):
 
 class Parts(NamedTuple):
     """A site's factor ``rest - 1/2 (const + 2 vector' x + x' precision x)``, whose precision is often the same
-    throughout: along dimensions in which ``precision``, ``vector`` and ``rest`` only repeat themselves they have size one.
+    throughout: ``precision``, ``vector`` and ``rest`` have size one along dimensions in which they repeat themselves.
 
     ``precision`` has the shape ``(*names, D, D)``, ``vector`` ``(*names, D)``, ``const`` and ``rest`` ``names``.
     """
@@ -106,7 +106,7 @@ def member(
         parts.append(tuple(form.scale_tril.shape[:-1]))
     if isinstance(power, Tensor):
         parts.append((*power.shape, *[1] * events))
-    shape = torch.broadcast_shapes(*parts)  # type: ignore[no-untyped-call]
+    shape = joint_shape(*parts)
     residual = form.residual.expand(shape)
     uses = {}
     if isinstance(residual, Delayed):

@@ -10,7 +10,7 @@ from sumout.distributions.conjugacy import GAUSSIAN, INVERSE, LIKELIHOODS, Rule
 from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed
 from sumout.errors import ModelError
-from sumout.lower.collapse.conjugate import arm_of
+from sumout.lower.collapse.arms import arm_of
 from sumout.lower.collapse.normal import NormalForm, normal_form
 from sumout.lower.collapse.parameters import delayed_parameters
 from sumout.lower.collapse.sites import CollapsedSite
