@@ -228,7 +228,7 @@ def by_residuals(whether: bool) -> Iterator[None]:
 
 @pytest.mark.parametrize("roots", [False, True])
 @given(program=statements(), seed=st.integers(0, 1000))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_evidence_and_posterior(roots: bool, program: list[Statement], seed: int) -> None:
     run = make(program, seed)
     exact = Quadratic(run)
@@ -244,7 +244,7 @@ def test_evidence_and_posterior(roots: bool, program: list[Statement], seed: int
 
 @pytest.mark.parametrize("roots", [False, True])
 @given(program=statements(), seed=st.integers(0, 1000))
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_derivatives_by_what_the_densities_depend_on(
     roots: bool, program: list[Statement], seed: int
 ) -> None:

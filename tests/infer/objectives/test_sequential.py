@@ -175,3 +175,23 @@ def test_deeper_plates_in_a_later_call() -> None:
         assert elbo.loss(model, lambda deep: None, False) == pytest.approx(shallow)
     with pytest.raises(EnumerationError, match="max_plate_nesting=2"):
         TraceEnum_ELBO(max_plate_nesting=1).loss(model, lambda deep: None, True)
+
+
+def test_a_guide_in_nested_plates_under_runs_of_the_model() -> None:
+    """The component is written out along the inner plate alone, and its copies are one for each element of the outer."""
+
+    def model() -> None:
+        steers = sample("steers", dist.Bernoulli(logits=logits("p_s", 1)[0]), infer=mark("sequential"))
+        shift = 1.0 if steers else -0.5
+        with plate("outer", 2, dim=-2):
+            a = sample("a", dist.Bernoulli(0.4), infer=mark("parallel"))
+            with plate("inner", 2, dim=-1):
+                b = sample("b", dist.Bernoulli(0.2 + 0.5 * a))
+                sample("x", dist.Normal(a + shift * b, 1.0), obs=X[:2])
+
+    def guide() -> None:
+        with plate("outer", 2, dim=-2), plate("inner", 2, dim=-1):
+            sample("b", dist.Bernoulli(logits=logits("q_b", 2)), infer=mark("parallel"))
+
+    with pytest.raises(EnumerationError, match="Site 'b' of the guide is enumerated for each element of a plate"):
+        TraceEnum_ELBO().loss(model, guide)

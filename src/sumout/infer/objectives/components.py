@@ -151,12 +151,13 @@ def totals_of_runs(runs: Sequence[list[Term]], guide: GuideRun, plates: Mapping[
     Raises:
         EnumerationError: as ``summed_over_runs``.
     """
+    copies = guide.weights.local
     local = [
-        name
+        copies.get(name, name)
         for terms in runs
         for term in terms
         for name in term.table.names
-        if name in guide.weights.local or (name in guide.variables and guide.variables[name].plates)
+        if name in copies or (name in guide.variables and guide.variables[name].plates)
     ]
     if local:
         raise EnumerationError(
@@ -228,9 +229,11 @@ def _written_out(
     written, copies = unroll(both, plates)
     for (source, at), factor in zip(copies.factors, written.factors, strict=True):
         if source >= own and at:
-            name = copies.at(both.factors[source].name, dict(at))
+            original = both.factors[source].name
+            name = copies.at(original, dict(at))
             copy = written.variables[name]
-            known.add(name, Table(factor.inputs, factor.data), copy.size, local=bool(copy.plates))
+            table = Table(factor.inputs, factor.data)
+            known.add(name, table, copy.size, local=original if copy.plates else None)
     mine = [
         factor for (source, _), factor in zip(copies.factors, written.factors, strict=True) if source < own
     ]

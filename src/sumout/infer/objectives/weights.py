@@ -43,15 +43,18 @@ class Weights:
         self.always = frozenset(always)
         self.tables = dict(tables)
         self.sizes = dict(sizes)
-        self.local: set[str] = set()
-        """Variables that were added for some elements of a plate, and live in other plates still."""
+        self.local: dict[str, str] = {}
+        """Variables that were added for one element of a plate and live in other plates still, with their sites."""
         self._place = {name: place for place, name in enumerate(tables)}
         self._known: dict[frozenset[str], Table] = {frozenset(): NOTHING}
 
-    def add(self, name: str, table: Table, size: int, local: bool = False) -> None:
-        """Adds a variable, that of one element of a plate for instance; its parents are there already."""
-        if local:
-            self.local.add(name)
+    def add(self, name: str, table: Table, size: int, local: str | None = None) -> None:
+        """Adds a variable, that of one element of a plate for instance; its parents are there already.
+
+        ``local`` is its site, if it lives in other plates still.
+        """
+        if local is not None:
+            self.local[name] = local
         if name not in self.tables:
             self._place[name] = len(self.tables)
             self.tables[name] = table
