@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sumout.effects.delayed.links import broadcast, joined, merged, scaled, summed
-from sumout.effects.delayed.registry import const_of, is_affine, is_known, probes, rule
+from sumout.effects.delayed.links import broadcast, joined, merged, negated, on_few, scaled, summed
+from sumout.effects.delayed.registry import is_affine, is_known, probes, rule
 from sumout.effects.delayed.value import Delayed
 
 
 @rule("add", "__add__", "__radd__", whole=True)
 def add(lhs: Any, rhs: Any, *, alpha: Any = 1) -> Any:
+    return _combined(torch.add, lhs, rhs, alpha)
+
+
+def _combined(change: Callable[..., Tensor], lhs: Any, rhs: Any, alpha: Any) -> Any:
+    """A sum or a difference."""
     if not is_affine(lhs, rhs):
         return None
     if isinstance(alpha, Tensor) or alpha != 1:
         rhs = rhs * alpha
-    left, right = probes((lhs, rhs))
-    plain = left + right
+    plain = on_few(change, *probes((lhs, rhs)))
     if not plain.is_floating_point():
         return None
-    links = [
-        broadcast(link, plain.shape)
-        for each in (lhs, rhs)
-        if isinstance(each, Delayed)
-        for link in each.links
-    ]
-    shift = None
-    if not all(isinstance(each, Delayed) and each.shift is None for each in (lhs, rhs)):
-        shift = (const_of(lhs) + const_of(rhs)).expand(plain.shape)
+    links = []
+    if isinstance(lhs, Delayed):
+        links += [broadcast(link, plain.shape) for link in lhs.links]
+    if isinstance(rhs, Delayed):
+        own = rhs.links if change is torch.add else map(negated, rhs.links)
+        links += [broadcast(link, plain.shape) for link in own]
+    left, right = [each.shift if isinstance(each, Delayed) else each for each in (lhs, rhs)]
+    shift = left
+    if right is not None:
+        shift = (right if change is torch.add else -right) if left is None else change(left, right)
+    if shift is not None:
+        shift = torch.as_tensor(shift, dtype=plain.dtype, device=plain.device).expand(plain.shape)
     return Delayed.made(plain, joined(links), shift)
 
 
@@ -45,9 +52,9 @@ def _pos(value: Any) -> Any:
     return value
 
 
-@rule("sub", "__sub__", "subtract")
+@rule("sub", "__sub__", "subtract", whole=True)
 def sub(lhs: Any, rhs: Any, *, alpha: Any = 1) -> Any:
-    return lhs + rhs * (-alpha) if is_affine(lhs, rhs) else None
+    return _combined(torch.sub, lhs, rhs, alpha)
 
 
 @rule("rsub", "__rsub__")
@@ -69,7 +76,7 @@ def mul(lhs: Any, rhs: Any) -> Any:
     if operands is None:
         return None
     value, factor = operands
-    plain = value.probe * factor
+    plain = on_few(torch.mul, value.probe, factor)
     if not isinstance(plain, Tensor) or not plain.is_floating_point():
         return None
     if not isinstance(factor, Tensor):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,6 +66,18 @@ def compact(x: Tensor, dims: Iterable[int] | None = None) -> Tensor:
         shape = [1 if place in repeated else size for place, size in enumerate(x.shape)]
         return base.as_strided(shape, strides, x.storage_offset())
     return x[tuple([slice(0, 1) if place in repeated else slice(None) for place in range(x.ndim)])]
+
+
+def on_few(change: Callable[..., Tensor], lhs: Any, rhs: Any) -> Tensor:
+    """An elementwise function of tensors or numbers, which is not called for what only repeats itself.
+
+    >>> on_few(torch.add, torch.ones(3).expand(1000, 3), 1.0).stride()
+    (0, 1)
+    """
+    few = [compact(each) if isinstance(each, Tensor) else each for each in (lhs, rhs)]
+    if few[0] is lhs and few[1] is rhs:
+        return change(lhs, rhs)
+    return change(*few).expand(joint_shape(*[each.shape for each in (lhs, rhs) if isinstance(each, Tensor)]))
 
 
 def by_strides(where: Tensor, sizes: Sequence[int]) -> list[Tensor] | None:
@@ -156,6 +168,12 @@ def scaled(link: Link, factor: Tensor) -> Link:
     coef = (factor if alone and bool(own == 1) else own * factor).expand(shape)
     where = _deepened(link.where, coef.ndim - 1).expand(shape)
     return link._replace(where=where, coef=coef)
+
+
+def negated(link: Link) -> Link:
+    """The link times minus one."""
+    few = compact(link.coef)
+    return link._replace(coef=-few if few is link.coef else (-few).expand(link.coef.shape))
 
 
 def _deepened(stacked: Tensor, rank: int) -> Tensor:

@@ -84,6 +84,30 @@ class Delayed(Tensor):
         value.power, value.unknown = power, unknown
         return value
 
+    # Asked for all the time: not worth the way through torch's dispatch.
+
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        return self.probe.shape
+
+    @property
+    def ndim(self) -> int:  # type: ignore[override]
+        return self.probe.ndim
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.probe.dtype
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return self.probe.device
+
+    def dim(self) -> int:
+        return self.probe.ndim
+
+    def is_floating_point(self) -> bool:
+        return self.probe.is_floating_point()
+
     @property
     def const(self) -> Tensor:
         """What is added to the sites' part, of the value's shape."""

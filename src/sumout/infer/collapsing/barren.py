@@ -151,8 +151,11 @@ def _check_gone(sites: Sites, left: Sites) -> None:
 
 
 def _is_masked(site: CollapsedSite) -> bool:
-    """Whether elements may be absent, as those of ``obs_mask`` are that are observed."""
-    return (site.mask is not None and site.mask is not True) or own_mask(site.fn) is not True
+    """Whether elements are absent, as those of ``obs_mask`` are that are observed."""
+    for mask in (site.mask, own_mask(site.fn)):
+        if mask is False or (isinstance(mask, Tensor) and not bool(mask.all())):
+            return True
+    return False
 
 
 def _parents(site: CollapsedSite) -> set[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from sumout.effects.delayed import Delayed
 
@@ -20,20 +22,26 @@ def delayed_parameters(fn: Any) -> list[Delayed]:
     [Delayed(site 'x', shape (2,))]
     """
     found: dict[int, Delayed] = {}
-    seen: set[int] = set()
-    waiting = [fn]
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, Delayed):
-            found[id(each)] = each
-        elif hasattr(each, "__dict__") and hasattr(each, "log_prob"):
-            waiting += list(vars(each).values())
-        elif isinstance(each, (list, tuple)):
-            waiting += list(each)
+    _collect([fn], found, set())
     return list(found.values())
+
+
+_WITHOUT = frozenset([Tensor, Parameter, torch.Size, int, float, bool, str, type(None)])
+"""Types of most attributes of distributions, in which nothing has to be looked for."""
+
+
+def _collect(values: Iterable[Any], found: dict[int, Delayed], seen: set[int]) -> None:
+    for each in values:
+        kind = type(each)
+        if kind in _WITHOUT:
+            continue
+        if kind is Delayed:
+            found[id(each)] = each
+        elif kind is list or kind is tuple:
+            _collect(each, found, seen)
+        elif hasattr(each, "log_prob") and hasattr(each, "__dict__") and id(each) not in seen:
+            seen.add(id(each))
+            _collect(vars(each).values(), found, seen)
 
 
 def with_numbers(fn: Any, numbers: Callable[[Delayed], Tensor]) -> Any:
