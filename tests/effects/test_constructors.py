@@ -152,6 +152,13 @@ def test_few_operations_look_at_arguments(make: Callable[[Tensor], Any], most: i
     assert len(quick.names) <= most < len(slow.names)
 
 
+def test_few_operations_look_at_outputs_that_are_true_or_false() -> None:
+    value = torch.bernoulli(torch.full((4, 5), 0.5))
+    with Operations() as operations:
+        assert holds(constraints.boolean, value)
+    assert len(operations.names) <= 4, operations.names
+
+
 def test_a_categorical_knows_what_it_was_given() -> None:
     """Before it was normalized, unless that is another tensor's by now, or nothing is to be derived."""
     probs = torch.tensor([1.0, 3.0], requires_grad=True) * 1.0

@@ -145,6 +145,7 @@ def test_indexing(table: Tensor, parts: list[Any]) -> None:
     def index(values: Tensor, *places: Any) -> Tensor:
         return values[places if len(places) > 1 else places[0]]
 
+    assume(sum(part is Ellipsis for part in parts) < 2)  # torch takes more, and vmap takes them for others
     world = WORLDS[0]
     try:
         index(in_world(table, world), *[in_world(part, world) for part in parts])

@@ -54,8 +54,7 @@ def test_structure_has_names_sizes_and_ordinals() -> None:
 def test_equal_graphs_have_equal_structures_whatever_their_numbers(graph: FactorGraph) -> None:
     factors = tuple(Factor("other", f.inputs, f.data + 1, f.plates, f.scale) for f in graph.factors)
     other = FactorGraph(factors, dict(graph.variables), dict(graph.plates))
-    assert other.structure == graph.structure
-    assert hash(other.structure) == hash(graph.structure)
+    assert other.structure is graph.structure  # so that what is kept by it is found without comparing names
 
 
 def test_the_structure_of_a_large_graph_is_cheap() -> None:

@@ -18,6 +18,7 @@ from sumout.distributions.families import log_density
 from sumout.effects.handlers import EnumMessenger, enum, mask, scale, trace
 from sumout.errors import EnumerationError, PlateError
 from sumout.factors import Factor, Variable
+from sumout.infer import Trace_ELBO
 from sumout.lower import lower, lower_tensor, scorers
 
 MARK = {"enumerate": "parallel"}
@@ -148,11 +149,42 @@ def test_quick_densities_are_those_of_the_distribution(probs: torch.dtype, value
     for x in (0.0, 1.0):
         fn = dist.Bernoulli(p)
         wide = torch.promote_types(probs, value)
-        found = log_density(fn, torch.tensor(x, dtype=value))
+        found = log_density(fn, torch.tensor(x, dtype=value), checked=True)
         # In the type of the wider of the two; torch takes the narrower.
         expected = fn.log_prob(torch.tensor(x, dtype=wide))
         torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-6, atol=2e-7)
         assert found.dtype == wide
+
+
+@pytest.mark.parametrize("event", [False, True])
+def test_values_that_are_not_checked_are_scored_as_torch_does(event: bool) -> None:
+    """Grey pixels as observations of a Bernoulli, which checks would refuse."""
+    grey = torch.tensor([[0.3, 0.8, 0.0], [0.2, 0.5, 1.0]], dtype=torch.float64)
+    probs = torch.tensor([0.2, 0.6, 0.9], dtype=torch.float64)
+    expected = (grey * probs.log() + (1 - grey) * (1 - probs).log()).sum()
+
+    def model() -> None:
+        fn = dist.Bernoulli(probs, validate_args=False)
+        with plate("rows", 2, dim=-1 if event else -2):
+            if event:
+                sample("x", fn.to_event(1), obs=grey)
+            else:
+                with plate("outputs", 3, dim=-1):
+                    sample("x", fn, obs=grey)
+
+    (factor,) = lower(trace(model).get_trace()).factors
+    torch.testing.assert_close(factor.data, expected, rtol=1e-12, atol=0)
+    loss = Trace_ELBO().loss(model, lambda: None)
+    assert loss == pytest.approx(-float(expected), rel=1e-12)
+
+
+def test_a_value_that_is_missing_spoils_no_derivative() -> None:
+    probs = torch.tensor([0.2, 0.6], dtype=torch.float64, requires_grad=True)
+    value = torch.tensor([torch.nan, 1.0], dtype=torch.float64)
+    found = log_density(dist.Bernoulli(probs, validate_args=False), value, checked=False)
+    assert found.isnan().tolist() == [True, False]
+    found[1].backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(probs.grad, torch.tensor([0.0, 1 / 0.6], dtype=torch.float64))
 
 
 def test_variables_of_another_graph() -> None:
@@ -214,7 +246,10 @@ def test_the_density_of_normals_in_fewer_passes_is_the_same(dtype: torch.dtype, 
 
     found = []
     made = drawn(5, 1), drawn(1, 3), drawn(4, 1, 1).abs() + size / 10
-    for density in (log_density, lambda fn, value: fn.log_prob(value)):
+    for density in (
+        lambda fn, value: log_density(fn, value, checked=True),
+        lambda fn, value: fn.log_prob(value),
+    ):
         value, loc, scale = leaves = [each.clone().requires_grad_() for each in made]
         log_prob = density(dist.Normal(loc, scale), value)
         found.append([log_prob, *torch.autograd.grad(log_prob.sum(), leaves)])

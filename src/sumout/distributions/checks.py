@@ -35,7 +35,8 @@ def _on_simplex(value: Tensor, divided: bool) -> bool:
     """Whether each row is; ``divided`` tells that rows were divided by their sums."""
     if value.dim() == 0 or not _ends(value)[0] >= 0:
         return False
-    rows, states = value.numel() // value.shape[-1], value.shape[-1]
+    states = value.shape[-1]
+    rows = value.numel() // states
     if divided and rows <= _MOST_ROWS and states <= _MOST_STATES and value.element_size() >= 4:
         # Then a row without NaN sums to one but for rounding, or to zero where its sum was infinite: the whole tells.
         return value.sum().item() > rows - 0.5
@@ -55,6 +56,7 @@ _BY_ENDS: Mapping[type, Callable[[Any, float, float], bool]] = {
 
 _SIMPLEX, _VECTOR = type(constraints.simplex), type(constraints.real_vector)
 _CHOLESKY = type(constraints.lower_cholesky)
+_BOOLEAN = type(constraints.boolean)
 
 
 def _quickly_holds(constraint: Any, value: Tensor, divided: bool = False) -> bool:
@@ -64,12 +66,35 @@ def _quickly_holds(constraint: Any, value: Tensor, divided: bool = False) -> boo
     by_ends = _BY_ENDS.get(type(constraint))
     try:
         if by_ends is not None:
-            return by_ends(constraint, *_ends(value.detach()))
+            return bool(by_ends(constraint, *_ends(value.detach())))
+        if type(constraint) is _BOOLEAN:
+            value = value.detach()
+            return torch.equal(value, value.clamp(0, 1).ceil_())
         if type(constraint) is _CHOLESKY:
+            if value.dim() == 2 and value.numel() <= _FEW:
+                return _is_small_cholesky(value.tolist())
             return bool(constraint.check(value.detach()).all())  # type: ignore[no-untyped-call]
         return type(constraint) is _SIMPLEX and _on_simplex(value.detach(), divided)
-    except RuntimeError:  # Where a transform hides the numbers, as vmap does: torch says so.
+    except RuntimeError:  # Where vmap hides the numbers, or bounds are many: torch says so.
         return False
+
+
+_FEW = 256
+"""Numbers that Python looks at in less time than it takes to call torch."""
+
+
+def _is_small_cholesky(rows: list[list[float]]) -> bool:
+    """Whether a matrix is lower triangular with a positive diagonal, and has no NaN."""
+    for place, row in enumerate(rows):
+        below = sum(row[: place + 1])
+        if not row[place] > 0 or below != below or any(row[place + 1 :]):
+            return False
+    return True
+
+
+def quickly_holds(constraint: Any, value: Tensor) -> bool:
+    """Whether all numbers are in the set for sure, in few passes over them; false also for sets that are not known."""
+    return _is_plain(value) and _quickly_holds(constraint, value)
 
 
 def holds(constraint: Any, value: Tensor) -> bool:
@@ -81,7 +106,7 @@ def holds(constraint: Any, value: Tensor) -> bool:
     >>> holds(constraints.unit_interval, torch.tensor([0.0, 0.5])), holds(constraints.positive, torch.tensor(torch.nan))
     (True, False)
     """
-    return (_is_plain(value) and _quickly_holds(constraint, value)) or bool(constraint.check(value).all())
+    return quickly_holds(constraint, value) or bool(constraint.check(value).all())
 
 
 def _is_plain(value: Tensor) -> bool:
@@ -145,7 +170,7 @@ def quickly_made(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     if names is None or len(args) > len(names) or "validate_args" in kwargs or not cls._validate_args:
         return None
     given = dict(zip(names, args, strict=False), **kwargs)
-    if any(given.get(each) is not None for each in _DECOMPOSED):
+    if cls is dist.MultivariateNormal and any(given.get(each) is not None for each in _DECOMPOSED):
         return None
     for each in given.values():
         if isinstance(each, Tensor) and not _is_plain(_numbers(each)):
@@ -153,13 +178,13 @@ def quickly_made(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     fn = type.__call__(cls, *args, **kwargs, validate_args=False)
     attributes, categories = fn.__dict__, cls is dist.Categorical
     del attributes["_validate_args"]  # It is the class's again, as where nothing is said.
-    for name, constraint in cls.arg_constraints.items():
-        value = given.get(name)
-        if value is None or (type(value) is float and _is_usual(constraint, value)):
+    of_arguments = cls.arg_constraints
+    for name, value in given.items():
+        if value is None or (type(value) is float and _is_usual(of_arguments[name], value)):
             continue
         if categories or not isinstance(value, Tensor):
             value = attributes[name]
-        if not _quickly_holds(constraint, _numbers(value), divided=categories):
+        if not _quickly_holds(of_arguments[name], _numbers(value), divided=categories):
             return None
     if categories and given.get("probs") is not None and attributes["probs"].requires_grad:
         attributes["_given"] = given["probs"], given["probs"]._version, fn._param, fn._param._version

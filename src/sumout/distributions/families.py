@@ -95,16 +95,24 @@ def linear_form(fn: Any) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def log_density(fn: Any, value: Tensor) -> Tensor:
-    """``fn.log_prob(value)``, of a value in the support; with fewer passes over the numbers where there is a way.
+def log_density(fn: Any, value: Tensor, checked: bool) -> Tensor:
+    """``fn.log_prob(value)``, with fewer passes over the numbers where there is a way.
+
+    ``checked`` tells that the value is known to be in the support; torch extends some densities beyond it, as that of a
+    Bernoulli to grey pixels between zero and one. Where the value of a Bernoulli is no number, neither is the
+    log-probability, and its derivative is zero.
 
     >>> import torch
-    >>> log_density(dist.Bernoulli(torch.tensor(0.25)), torch.tensor([0.0, 1.0])).exp()
+    >>> log_density(dist.Bernoulli(torch.tensor(0.25)), torch.tensor([0.0, 1.0]), checked=True).exp()
     tensor([0.7500, 0.2500])
     """
     dtype = fn._param.dtype if type(fn) is dist.Bernoulli else None
     if dtype is not None and value.dtype != dtype and torch.promote_types(value.dtype, dtype) == dtype:
         value = value.to(dtype)  # Torch would compute in the narrower of the two.
+    if dtype is not None and not checked:
+        missing = value.isnan()
+        known: Tensor = fn.log_prob(value.masked_fill(missing, 0))
+        return known.masked_fill(missing, torch.nan)
     if dtype == value.dtype and "probs" in fn.__dict__:
         eps = torch.finfo(fn.probs.dtype).eps  # as torch does, which takes these probabilities' logits
         probs = fn.probs if lie_between(fn.probs, eps, 1 - eps) else fn.probs.clamp(eps, 1 - eps)

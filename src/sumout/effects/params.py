@@ -163,6 +163,10 @@ class ParamStore:
             found = self._contents.leaves[name] = torch.nn.Parameter(leaf.detach())
         return found
 
+    def constraint_of(self, name: str) -> Any:
+        """The set that the values of a parameter lie in; ``KeyError`` if there is none of the name."""
+        return self._contents.constraints[name]
+
     def __delitem__(self, name: str) -> None:
         contents = self._contents
         del contents.leaves[name], contents.constraints[name], contents.transforms[name]

@@ -133,7 +133,7 @@ class LogSum:
             if self.deferred:
                 self._wrong.append((number, wrong))
             elif wrong.item():
-                self.trust[number] = Trust(self.trust[number] + 1)
+                self._distrust(number)
                 return self.forward(number, group, operands)
         return result.reshape(group.result_shape), Record(product=product)
 
@@ -170,7 +170,7 @@ class LogSum:
         if self.deferred:
             self._wrong.append((run.start, made.wrong))
         elif made.wrong.item():
-            self.trust[run.start] = Trust(self.trust[run.start] + 1)
+            self._distrust(run.start)
             return self.scan(run, shape, head, others) if self.scans(run) else None
         return made
 
@@ -185,8 +185,12 @@ class LogSum:
         found = torch.stack(self.wrong()).tolist()
         for (number, _), wrong in zip(self._wrong, found, strict=True):
             if wrong:
-                self.trust[number] = Trust(self.trust[number] + 1)
+                self._distrust(number)
         return any(found)
+
+    def _distrust(self, number: int) -> None:
+        # Another thread may have done so since: the plan is theirs as well.
+        self.trust[number] = Trust(min(self.trust[number] + 1, Trust.LOGS))
 
 
 class Maximum(OneByOne):

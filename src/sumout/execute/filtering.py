@@ -30,6 +30,8 @@ from sumout.execute.block_sizes import schedule
 class Link(NamedTuple):
     """Factors ``exp(-1/2 x' P x - h' x)`` of consecutive steps; ``x`` is of a step and of those after it.
 
+    Those of a chain have ``h`` of the last step only: what belongs to steps before is part of the factor before.
+
     Attributes:
         precision: ``P``, shape ``(groups, steps or 1, k, k)``: of size one where all steps have the same.
         vector: ``h``, shape ``(groups, series, columns, steps, k)``; the series of a group have the same precision, and
@@ -59,8 +61,12 @@ class Link(NamedTuple):
         """The precisions, ``(groups, blocks or 1, size, k, k)``, and vectors, ``(..., blocks, size, k)``, by blocks."""
         groups, _, width, _ = self.precision.shape
         precision = self.precision.reshape(groups, -1, 1 if self.is_even else size, width, width)
-        vector = self.vector.reshape(*self.vector.shape[:-2], -1, size, width)
+        vector = self.vector.reshape(*self.vector.shape[:-2], -1, size, self.vector.shape[-1])
         return precision.expand(-1, -1, size, -1, -1), vector
+
+    def plus(self, vector: Tensor) -> Link:
+        """With more of ``h``."""
+        return Link(self.precision, self.vector + vector)
 
 
 class Gain(NamedTuple):
@@ -80,7 +86,8 @@ def chain(first: Link, elements: Link | None, size: int, history: int = 1) -> Ga
 
     Args:
         first: the factor of the variables of the first ``history`` steps: one "step".
-        elements: the factors of each ``history + 1`` consecutive steps; ``None`` for no more steps.
+        elements: the factors of each ``history + 1`` consecutive steps; ``None`` for no more steps. For a history of
+            one, ``h`` may be that of the last step only.
         size: the number of entries of a step.
         history: of how many steps before it each depends.
 
@@ -92,6 +99,9 @@ def chain(first: Link, elements: Link | None, size: int, history: int = 1) -> Ga
         first, elements = _in_pairs(first, elements, size, history, gains)
         size *= history
     if elements is not None:
+        if elements.vector.shape[-1] > size:
+            before, vector = folded(*_split(elements.vector, [size, size], -1))
+            first, elements = first.plus(before), Link(elements.precision, vector)
         groups, series, columns, steps, _ = elements.vector.shape
         block, in_order = schedule(steps, size, groups, series * columns, elements.is_even)
         rest: list[Link] = []
@@ -100,12 +110,26 @@ def chain(first: Link, elements: Link | None, size: int, history: int = 1) -> Ga
             if left:
                 elements, more = elements.split([elements.steps - left, left])
                 rest.append(more)
-            elements = _shortened(elements, block, size, gains)
+            elements, before = _shortened(elements, block, size, gains)
+            first = first.plus(before)
         elements = _joined([elements, *reversed(rest)])
-        for here in elements.split(block if in_order else elements.steps):
+        *before_last, last = elements.split(block if in_order else elements.steps)
+        for here in before_last:
             first = _absorbed(first, here, size, gains)
+        first = _joint(first, last, size)
     _parted(first, first.vector.shape[-1], gains)
     return Gain(*[torch.stack(each).sum(0) for each in zip(*gains, strict=True)])
+
+
+def folded(here: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Information vectors of the first and the last variables of elements, as those of the last ones.
+
+    Returns:
+        What belongs to the variables before all elements, and the vectors of the last variables; of shapes
+        ``(..., 1, k)`` and ``(..., steps, k)``.
+    """
+    before, rest = _split(here, [1, here.shape[-2] - 1], -2)
+    return before, after + F.pad(rest, (0, 0, 0, 1))
 
 
 def _in_pairs(
@@ -141,8 +165,12 @@ def _widened(links: list[Link], places: list[int], width: int) -> Link:
     return Link(precision, vector)
 
 
-def _shortened(elements: Link, block: int, size: int, gains: list[Gain]) -> Link:
-    """One element for each block of them, between its first variables and its last ones."""
+def _shortened(elements: Link, block: int, size: int, gains: list[Gain]) -> tuple[Link, Tensor]:
+    """One element for each block of them, between the variables before it and its last ones.
+
+    Returns:
+        Also what is added to the information vector of the variables before all of them.
+    """
     precision, vector = elements.blocks(block)
     here, across, after = _blocks(precision, size)
     # Split, not sliced: the derivative of a slice has the size of the whole.
@@ -153,11 +181,10 @@ def _shortened(elements: Link, block: int, size: int, gains: list[Gain]) -> Link
     hidden = (block - 2) * size
     cross = F.pad(left.squeeze(-3).mT, (0, size, 0, hidden)) + F.pad(right.squeeze(-3), (size, 0, hidden, 0))
     corner = F.pad(start.squeeze(-3), (0, size, 0, size)) + F.pad(stop.squeeze(-3), (size, 0, size, 0))
-    of_here, of_after = _split(vector, [size, size], -1)
-    start, of_here = _split(of_here, [1, block - 1], -2)
-    of_after, stop = _split(of_after, [block - 1, 1], -2)
-    ends = torch.cat([start, stop], -1).squeeze(-2)
-    return _eliminated(joint, cross, corner, (of_after + of_here).flatten(-2), ends, gains)
+    inner, end = _split(vector, [block - 1, 1], -2)
+    precision, change = _eliminated(joint, cross, corner, inner.flatten(-2), gains)
+    before, vector = folded(*_split(change, [size, size], -1))
+    return Link(precision, end.squeeze(-2) + vector), before
 
 
 def _absorbed(first: Link, elements: Link, size: int, gains: list[Gain]) -> Link:
@@ -169,10 +196,19 @@ def _absorbed(first: Link, elements: Link, size: int, gains: list[Gain]) -> Link
     after, stop = _split(after, [more, 1], -3)
     joint = _tridiagonal(here + torch.cat([first.precision.unsqueeze(2), after], -3), across)
     cross = F.pad(right.squeeze(-3), (0, 0, more * size, 0))
-    of_here, of_after = _split(vector, [size, size], -1)
-    of_after, end = _split(of_after, [more, 1], -2)
-    inner = of_here + torch.cat([first.vector.unsqueeze(-2), of_after], -2)
-    return _eliminated(joint, cross, stop.squeeze(-3), inner.flatten(-2), end.squeeze(-2), gains)
+    inner, end = _split(vector, [more, 1], -2)
+    inner = torch.cat([first.vector.unsqueeze(-2), inner], -2)
+    precision, change = _eliminated(joint, cross, stop.squeeze(-3), inner.flatten(-2), gains)
+    return Link(precision, end.squeeze(-2) + change)
+
+
+def _joint(first: Link, elements: Link, size: int) -> Link:
+    """The factor of all variables of some steps and of the one before."""
+    precision, vector = elements.blocks(elements.steps)
+    here, across, after = _blocks(precision, size)
+    diagonal = torch.cat([first.precision.unsqueeze(2), after], -3) + F.pad(here, (0, 0, 0, 0, 0, 1))
+    vector = torch.cat([first.vector.unsqueeze(-2), vector], -2)
+    return Link(_tridiagonal(diagonal, across), vector.flatten(-2))
 
 
 def _parted(first: Link, gone: int, gains: list[Gain]) -> Link:
@@ -180,9 +216,8 @@ def _parted(first: Link, gone: int, gains: list[Gain]) -> Link:
     precision, vector = first
     across = precision[..., :gone, gone:]
     corner = precision[..., gone:, gone:]
-    return _eliminated(
-        precision[..., :gone, :gone], across, corner, vector[..., :gone], vector[..., gone:], gains
-    )
+    left, change = _eliminated(precision[..., :gone, :gone], across, corner, vector[..., :gone], gains)
+    return Link(left, vector[..., gone:] + change)
 
 
 def _blocks(precision: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -206,8 +241,8 @@ def _tridiagonal(diagonal: Tensor, above: Tensor) -> Tensor:
 
 
 def _eliminated(
-    joint: Tensor, cross: Tensor, corner: Tensor, inner: Tensor, outer: Tensor, gains: list[Gain]
-) -> Link:
+    joint: Tensor, cross: Tensor, corner: Tensor, inner: Tensor, gains: list[Gain]
+) -> tuple[Tensor, Tensor]:
     """What is left of factors when some variables are integrated out.
 
     Args:
@@ -215,11 +250,13 @@ def _eliminated(
         cross: theirs with the others, ``(groups, rows or 1, k, e)``.
         corner: that of the others, ``(groups, rows or 1, e, e)``.
         inner: information vectors of these, ``(groups, series, columns, rows, k)``.
-        outer: of the others, ``(groups, series, columns, rows, e)``.
         gains: what the integrals give is added to it.
+
+    Returns:
+        The precision of the others, and what is added to their information vectors.
     """
     groups, series, columns, rows, entries = inner.shape
-    left, even = outer.shape[-1], joint.shape[1] == 1
+    left, even = corner.shape[-1], joint.shape[1] == 1
     root = torch.linalg.cholesky(joint)
     # Those of one precision side by side.
     vectors = inner.reshape(groups, 1, -1, entries) if even else inner.flatten(1, 2).transpose(1, 2)
@@ -236,11 +273,12 @@ def _eliminated(
     squares = lined @ lined.mT
     log_det = root.diagonal(dim1=-2, dim2=-1).log().sum((1, 2)) * (rows if even else 1)
     gains.append(Gain(squares, 0.5 * rows * entries * math.log(2 * math.pi) - log_det))
+    shape = [groups, series, columns, rows, left]
     if not left:
-        return Link(corner, outer)
-    change = _times(white, cross)
-    change = change.reshape(outer.shape) if even else change.transpose(1, 2).reshape(outer.shape)
-    return Link(corner - cross.mT @ cross, outer - change)
+        return corner, inner.new_zeros(shape)
+    change = _times(white, -cross)
+    change = change.reshape(shape) if even else change.transpose(1, 2).reshape(shape)
+    return corner - cross.mT @ cross, change
 
 
 def _times(vectors: Tensor, matrices: Tensor) -> Tensor:

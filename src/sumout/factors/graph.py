@@ -19,7 +19,7 @@ from sumout.factors.show import MOST_DRAWN, dot, table
 from sumout.factors.tables import TableLike, graph_from_tables
 from sumout.factors.to_expression import write_expression
 from sumout.plan.show import drawn
-from sumout.plan.structure import FactorShape, Structure
+from sumout.plan.structure import FactorShape, Structure, only_copy
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,11 +89,13 @@ class FactorGraph(GraphData):
         """Names, sizes and ordinals alone: what a plan is made from and kept under."""
         sizes = [(name, variable.size) for name, variable in self.variables.items()]
         sizes += [(name, plate.size) for name, plate in self.plates.items()]
-        return Structure(
-            tuple([FactorShape(factor.inputs, factor.plates, factor.scale) for factor in self.factors]),
-            tuple(sizes),
-            tuple([(name, variable.plates) for name, variable in self.variables.items()]),
-            tuple([(name, plate.scale) for name, plate in self.plates.items()]),
+        return only_copy(
+            Structure(
+                tuple([FactorShape(factor.inputs, factor.plates, factor.scale) for factor in self.factors]),
+                tuple(sizes),
+                tuple([(name, variable.plates) for name, variable in self.variables.items()]),
+                tuple([(name, plate.scale) for name, plate in self.plates.items()]),
+            )
         )
 
     def check(self) -> None:

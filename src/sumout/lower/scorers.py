@@ -67,7 +67,7 @@ def stack(tensors: Sequence[Any], shape: Shape) -> Tensor:
     parts = []
     for _, run in groupby(tensors, lambda each: each.shape):
         same = list(run)
-        part = torch.stack(same) if len(same) > 1 else same[0].unsqueeze(0)
+        part = torch.stack(same) if len(same) > 1 else same[0]
         parts.append(part.reshape(len(same), *shape))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -236,7 +236,7 @@ def log_prob_alone(site: Message, case: Case, shapes: Sequence[Shape]) -> Tensor
     fn = site.plain_fn
     if validate:
         _check(holds(fn.support, site.value), [site])
-    return log_density(fn, site.value)
+    return log_density(fn, site.value, bool(validate))
 
 
 def _elementwise(batch: Batch) -> Tensor:
@@ -285,7 +285,7 @@ def _scored(batch: Batch, product: bool) -> Tensor:
 
 def _finished(fn: Any, value: Tensor, mask: Any, batch: Batch) -> Tensor:
     """The density, masked and summed."""
-    log_prob = log_density(fn, value)
+    log_prob = log_density(fn, value, bool(batch.shared[3]))
     if batch.events:
         log_prob = log_prob.sum(tuple(range(value.ndim - batch.events, value.ndim)))
     return batch.finish(log_prob, mask)
@@ -328,8 +328,9 @@ def _linear(value: Tensor, slope: Tensor, offset: Tensor, places: Sequence[int])
     out = [name for name in result if max(value.shape[name], slope.shape[name]) > 1]
     product = _contracted(lhs, of_value, rhs, of_slope, out).reshape(shape)
     # Along dimensions of the sum in which the offset does not vary, it counts once for each element.
-    repeated = [value.shape[name] for name in places if offset.shape[name] == 1]
-    return product + offset.sum(tuple(places)) * float(torch.Size(repeated).numel())
+    times = math.prod([value.shape[name] for name in places if offset.shape[name] == 1])
+    offset = offset.sum(tuple(places))
+    return product + (offset * float(times) if times != 1 else offset)
 
 
 def _contracted(lhs: Tensor, of_lhs: list[int], rhs: Tensor, of_rhs: list[int], out: list[int]) -> Tensor:

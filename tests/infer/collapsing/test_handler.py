@@ -209,6 +209,24 @@ def test_sites_without_a_closed_form_can_be_left_alone() -> None:
         collapse(mixed)()
 
 
+def test_a_site_left_alone_leaves_alone_what_it_depends_on() -> None:
+    """``b`` has no closed form, and cannot be drawn while ``a`` is delayed."""
+
+    def program() -> None:
+        a = sample("a", dist.Normal(torch.tensor(0.0, dtype=D), 1.0))
+        b = sample("b", dist.Normal(a, 1.0))
+        sample("k", dist.Poisson(b.exp()), obs=torch.tensor(2.0, dtype=D))
+
+    handler = CollapseMessenger(strict=False)
+    sites = poutine.trace(handler(program)).get_trace().nodes
+    assert {"a", "b", "k"} <= set(sites)
+    told = handler.explain().splitlines()
+    assert told[0].startswith("b: left alone. Site 'k' (Poisson) depends on the delayed site 'b'")
+    assert told[1].startswith(
+        "a: left alone. Site 'b' has no closed form and depends on the delayed site 'a'"
+    )
+
+
 def test_single_sites_are_marked() -> None:
     def program() -> None:
         x = sample("x", dist.Normal(torch.tensor(0.0, dtype=D), 1.0), infer={"collapse": True})

@@ -226,3 +226,36 @@ def test_a_vectorized_chain_does_not_switch() -> None:
         ModelError, match=r"the vectorized chain 'time' also depend on site 'z_slice.*moment_matching"
     ):
         infer.log_evidence(poutine.collapse(program))()
+
+
+@pytest.mark.parametrize("seen_twice", [False, True])
+def test_steps_that_are_only_looked_back_at(seen_twice: bool) -> None:
+    """Shocks that act a step later: the states do not depend on each other, and observations tie them."""
+
+    def program(vectorized: bool) -> None:
+        shock: Any = torch.tensor(0.0, dtype=D)
+        steps = range(5)
+        chain: Any = poutine.markov(steps, dim=-1, name="time") if vectorized else steps
+        for t in chain:
+            before = shock
+            shock = sample(f"x_{t}", dist.Normal(torch.tensor(0.5, dtype=D), 1.5))
+            here = shock + 0.4 * before if seen_twice else before
+            sample(f"y_{t}", dist.Normal(here, 0.7), obs=torch.linspace(-1, 2, 5, dtype=D)[t])
+
+    looped, at_once = [infer.marginals(poutine.collapse(program))(vectorized) for vectorized in (False, True)]
+    torch.testing.assert_close(at_once.log_evidence, looped.log_evidence, **EXACT)
+    for t in range(5):
+        torch.testing.assert_close(at_once[f"x_{t}"].mean, looped[f"x_{t}"].mean, **EXACT)
+        torch.testing.assert_close(at_once[f"x_{t}"].stddev, looped[f"x_{t}"].stddev, **EXACT)
+
+
+def test_conjugate_steps_that_are_looked_back_at_are_refused() -> None:
+    def program() -> None:
+        rate: Any = torch.tensor(1.0, dtype=D)
+        for t in poutine.markov(range(5), dim=-1, name="time"):
+            before = rate
+            rate = sample(f"rate_{t}", dist.Gamma(torch.tensor(2.0, dtype=D), 1.5))
+            sample(f"count_{t}", dist.Poisson(before), obs=torch.ones(5, dtype=D)[t])
+
+    with pytest.raises(ModelError, match="look back at site 'rate_slice.*' .*Loop step by step"):
+        infer.log_evidence(poutine.collapse(program))()

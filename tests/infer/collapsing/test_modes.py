@@ -97,3 +97,69 @@ def test_a_matrix_without_a_largest_density_is_refused() -> None:
         ModelError, match=r"Site 'matrix' has no most probable value: .* Wishart with df of its size"
     ):
         infer.map_assignment(collapse(program))()
+
+
+Y = torch.tensor([0.5, 1.7, 0.2], dtype=D)
+
+
+def levels() -> tuple[Any, Any]:
+    rate: Any = sample("rate", dist.Gamma(number(6.0), 2.0))
+    x: Any = sample("x", dist.Normal(number(0.0), 0.5))
+    with plate("rows", 3):
+        sample("wait", dist.Exponential(rate), obs=Y)
+        sample("y", dist.Normal(x, 1.0), obs=Y)
+    return rate, x
+
+
+def with_predictions() -> None:
+    rate, x = levels()
+    with plate("new", 2):
+        z: Any = sample("z", dist.Bernoulli(number(0.4)))
+        n: Any = sample("n", dist.Poisson(rate * (1 + z)))
+        sample("level", dist.Normal(x + z, 1 + z))
+        sample("after", dist.Normal(n, 1.0))
+    sample("coin", dist.Bernoulli(torch.sigmoid(x)))
+
+
+def test_predictions_whose_mode_tells_of_others_are_left_out() -> None:
+    """Not so normal ones: each at its mean costs what its scale does, whatever its mean is."""
+
+    def without() -> None:
+        _, x = levels()
+        with plate("new", 2):
+            z: Any = sample("z", dist.Bernoulli(number(0.4)))
+            sample("level", dist.Normal(x + z, 1 + z))
+
+    best, plain = (
+        infer.map_assignment(collapse(with_predictions))(),
+        infer.map_assignment(collapse(without))(),
+    )
+    torch.testing.assert_close(best.log_prob, plain.log_prob, **EXACT)
+    assert set(best) == set(plain) == {"rate", "x", "z", "level"}
+    for name, value in plain.items():
+        torch.testing.assert_close(best[name], value, **EXACT)
+    torch.testing.assert_close(best["level"], best["x"] + best["z"], **EXACT)
+    data = dict(best.items())
+    total = poutine.trace(poutine.condition(without, data=data)).get_trace().log_prob_sum()
+    torch.testing.assert_close(best.log_prob, total, **EXACT)
+    assert set(best.left_out) == {"n", "after", "coin"}
+    with pytest.raises(
+        ModelError, match=r"Site 'n' \(Poisson\).*prediction, and no part of the most probable"
+    ):
+        best["n"]
+    assert "coin   left out: a prediction" in str(best)
+    assert not plain.left_out
+
+
+def test_predictions_beside_sequential_sites() -> None:
+    def program() -> None:
+        k: Any = sample("k", dist.Bernoulli(number(0.2)), infer={"enumerate": "sequential"})
+        rate, x = levels()
+        sample("seen", dist.Normal(x + 3 * k, 1.0), obs=number(3.0))
+        sample("n", dist.Poisson(rate))
+        sample("level", dist.Normal(x + k, 1.0))
+
+    best = infer.map_assignment(collapse(program))()
+    assert set(best) == {"k", "rate", "x", "level"}
+    assert set(best.left_out) == {"n"}
+    torch.testing.assert_close(best["level"], best["x"] + best["k"], **EXACT)

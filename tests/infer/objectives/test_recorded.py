@@ -173,3 +173,48 @@ def test_weights_of_cases() -> None:
         for elbo in (infer.TraceEnum_ELBO(), infer.JitTraceEnum_ELBO())
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def states(x: Tensor, kind: Any = None) -> None:
+    shares = sumout.param("shares", torch.ones(2).double() / 2, constraint=dist.constraints.simplex)
+    z = sample("z", dist.Categorical(shares), infer={"enumerate": "parallel"})
+    sample("x", dist.Normal(z.double(), 1.0 if kind is True else 2.0), obs=x)
+
+
+def assert_recorded_is_plain(recorded: Any, *args: Any) -> None:
+    plain = infer.TraceEnum_ELBO(strict_enumeration_warning=False)
+    found, expected = (
+        elbo.differentiable_loss(states, lambda *args: None, *args) for elbo in (recorded, plain)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_parameters_that_are_forgotten_or_come_back_as_others() -> None:
+    recorded, x, store = infer.JitTraceEnum_ELBO(), torch.tensor(0.7).double(), sumout.get_param_store()
+    assert_recorded_is_plain(recorded, x)
+    store.clear()
+    assert_recorded_is_plain(recorded, x)
+    for shares, constraint in (
+        ([0.2, 0.3, 0.5], dist.constraints.simplex),
+        ([0.5, 1.5], dist.constraints.positive),
+        ([0.1, 0.9], dist.constraints.simplex),
+    ):
+        store.clear()
+        sumout.param("shares", torch.tensor(shares).double(), constraint=constraint)
+        assert_recorded_is_plain(recorded, x)
+
+
+def test_arguments_that_are_equal_and_of_other_types() -> None:
+    recorded, x = infer.JitTraceEnum_ELBO(), torch.tensor(0.7).double()
+    for kind in (True, 1, 1.0, True):
+        assert_recorded_is_plain(recorded, x, kind)
+
+
+def test_handlers_around() -> None:
+    recorded = infer.JitTraceEnum_ELBO(strict_enumeration_warning=False)
+    x = torch.tensor(0.7).double()
+    assert_recorded_is_plain(recorded, x)
+    with poutine.scale(scale=3.0):
+        assert_recorded_is_plain(recorded, x)
+    with poutine.condition(data={"z": torch.tensor(1)}):
+        assert_recorded_is_plain(recorded, x)

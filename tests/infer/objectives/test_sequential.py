@@ -178,7 +178,7 @@ def test_deeper_plates_in_a_later_call() -> None:
 
 
 def test_a_guide_in_nested_plates_under_runs_of_the_model() -> None:
-    """The component is written out along the inner plate alone, and its copies are one for each element of the outer."""
+    """The component is written out along the inner plate alone; copies are one for each element of the outer."""
 
     def model() -> None:
         steers = sample("steers", dist.Bernoulli(logits=logits("p_s", 1)[0]), infer=mark("sequential"))
@@ -193,5 +193,7 @@ def test_a_guide_in_nested_plates_under_runs_of_the_model() -> None:
         with plate("outer", 2, dim=-2), plate("inner", 2, dim=-1):
             sample("b", dist.Bernoulli(logits=logits("q_b", 2)), infer=mark("parallel"))
 
-    with pytest.raises(EnumerationError, match="Site 'b' of the guide is enumerated for each element of a plate"):
+    with pytest.raises(
+        EnumerationError, match="Site 'b' of the guide is enumerated for each element of a plate"
+    ):
         TraceEnum_ELBO().loss(model, guide)

@@ -11,7 +11,7 @@ import torch
 import sumout
 import sumout.distributions as dist
 from sumout import infer, optim
-from sumout.errors import ModelError
+from sumout.errors import EnumerationError, ModelError
 from sumout.infer import config_enumerate
 from sumout.infer.objectives.svi import SVI
 from sumout.infer.objectives.trace_elbo import Trace_ELBO
@@ -268,3 +268,37 @@ def test_a_nan_ends_a_step_before_it_spoils_the_parameters() -> None:
         own.run(3, DATA)
     with sumout.validation_enabled(False):
         assert math.isnan(own.step(DATA))
+
+
+def across_a_plate(x: torch.Tensor) -> None:
+    """Moves along the dimension of values: right with one value each, and nonsense with all at once."""
+    chance = sumout.param("chance", torch.tensor(0.3), constraint=dist.constraints.unit_interval)
+    with sumout.plate("data", 2):
+        z = sumout.sample("z", dist.Bernoulli(chance), infer={"enumerate": "parallel"})
+        sumout.sample("x", dist.Normal(z.flip(0), 1.0), obs=x)
+
+
+def test_steps_compare_the_first_run_with_a_plain_one() -> None:
+    """As losses do: a handler that notes which parameters are used is no reason not to."""
+    x = torch.tensor([0.0, 0.0])
+    loss = SVI(across_a_plate, lambda x: None, optim.Adam(lr=0.0), TraceEnum_ELBO()).step(x)
+    zero, one = (dist.Normal(mean, 1.0).log_prob(x[0]).exp() for mean in (0.0, 1.0))
+    assert loss == pytest.approx(-2 * torch.log(0.7 * zero + 0.3 * one).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("ask", ["svi", "recorded", "marginals", "discrete"])
+def test_what_has_no_meaning_is_refused_under_handlers_too(ask: str) -> None:
+    def over_a_plate(x: torch.Tensor) -> None:
+        with sumout.plate("data", 2):
+            z = sumout.sample("z", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            sumout.sample("x", dist.Normal(z.sum() * torch.ones(2), 1.0), obs=x)
+
+    x, elbo = torch.zeros(2), TraceEnum_ELBO()
+    asked = {
+        "svi": lambda: SVI(over_a_plate, lambda x: None, optim.Adam(lr=0.1), elbo).step(x),
+        "recorded": lambda: infer.JitTraceEnum_ELBO().loss_and_grads(over_a_plate, lambda x: None, x),
+        "marginals": lambda: elbo.compute_marginals(over_a_plate, lambda x: None, x),
+        "discrete": lambda: sumout.poutine.trace(infer.infer_discrete(over_a_plate)).get_trace(x),
+    }
+    with pytest.raises(EnumerationError, match="do not stay along the dimensions"):
+        asked[ask]()

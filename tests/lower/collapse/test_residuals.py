@@ -316,3 +316,33 @@ def test_elements_of_very_different_number_are_put_together() -> None:
             exact.add({f"x[{int(group)}]": 1}, -float(y[row]), 0.5)
         found = infer.log_evidence(collapse(program))(prior)
         assert math.isclose(float(found), exact.solve()[0], rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize(("size", "noise"), [(1e6, 1e-8), (1e8, 1e-8), (1e8, 1e-10)])
+def test_large_numbers_times_what_is_no_power_of_two(size: float, noise: float, vectorized: bool) -> None:
+    """Products are rounded by many units of noise."""
+    generator = torch.Generator().manual_seed(5)
+    draws = torch.randn(8, 2, generator=generator, dtype=D)
+    x = size * draws[0, 0]
+    y = []
+    for t in range(8):
+        x = 0.9 * x + noise * draws[t, 0] if t else x
+        y.append(x + noise * draws[t, 1])
+    data = torch.stack(y)
+    widths = torch.full((8,), noise, dtype=D)
+    widths[0] = size
+
+    def program() -> None:
+        x: Any = number(0.0)
+        steps = range(8)
+        chain: Any = poutine.markov(steps, dim=-1, name="time") if vectorized else steps
+        for t in chain:
+            x = sample(f"x_{t}", dist.Normal(0.9 * x, widths[t]))
+            sample(f"y_{t}", dist.Normal(x, noise), obs=data[t])
+
+    exact = Exact()
+    for t in range(8):
+        exact.add({f"x_{t}": 1, f"x_{t - 1}": -0.9} if t else {"x_0": 1}, 0, noise if t else size)
+        exact.add({f"x_{t}": 1}, -float(data[t]), noise)
+    check(program, exact)

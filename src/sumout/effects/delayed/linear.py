@@ -20,31 +20,38 @@ _MOST_ENTRIES = 2**22
 def matmul(lhs: Any, rhs: Any) -> Any:
     if (isinstance(lhs, Delayed) and isinstance(rhs, Delayed)) or not is_affine(lhs, rhs):
         return None
-    flat_left, flat_right = lhs.ndim == 1, rhs.ndim == 1
-    plain = _product(*probes((lhs, rhs)))
+    if isinstance(lhs, Delayed):
+        return _rows_times(lhs, rhs)
+    flipped = lhs.mT if lhs.ndim > 1 else lhs
+    if rhs.ndim == 1:
+        return _rows_times(rhs, flipped)
+    found = _rows_times(rhs.mT, flipped)
+    return found.mT if lhs.ndim > 1 else found
 
-    def in_rows(x: Tensor) -> Tensor:
-        return (x.unsqueeze(0) if flat_left else x).unsqueeze(-1)
 
-    def in_columns(x: Tensor) -> Tensor:
-        return (x.unsqueeze(-1) if flat_right else x).unsqueeze(-3)
-
-    def fitting(x: Tensor) -> Tensor:
-        x = x.squeeze(-1) if flat_right else x
-        return x.squeeze(-1 if flat_right else -2) if flat_left else x
-
-    value, laid = (lhs, in_rows) if isinstance(lhs, Delayed) else (rhs, in_columns)
-    factor = in_columns(rhs) if value is lhs else in_rows(lhs)
-    shift = None if value.shift is None else torch.matmul(const_of(lhs), const_of(rhs))
+def _rows_times(value: Delayed, factor: Tensor) -> Any:
+    """``value @ factor``."""
+    plain = _product(value.probe, factor)
+    flat = factor.ndim == 1
+    columns = factor.unsqueeze(-1) if flat else factor
+    if value.ndim > 1 and columns.ndim > 2:
+        columns = columns.unsqueeze(-3)  # One of a batch of matrices for each of a batch of rows.
+    shift = None if value.shift is None else torch.matmul(value.shift, factor)
     links = []
     for link in value.links:
-        product = scaled(moved(link, laid), factor)
+        where, coef = link.where.unsqueeze(-1), link.coef.unsqueeze(-1)
+        product = scaled(Link(link.site, where, coef, link.simplex, link.positive), columns)
         kept, known = summed(product, product.where.ndim - 3)
         if kept is not None:
-            links.append(moved(kept, fitting) if flat_left or flat_right else kept)
+            links.append(moved(kept, _without_columns) if flat else kept)
         if known is not None:
-            shift = fitting(known) if shift is None else shift + fitting(known)
+            known = known.squeeze(-1) if flat else known
+            shift = known if shift is None else shift + known
     return Delayed.made(plain, tuple(links), shift) if links else shift
+
+
+def _without_columns(x: Tensor) -> Tensor:
+    return x.squeeze(-1)
 
 
 def _product(lhs: Tensor, rhs: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def moved(link: Link, move: Callable[[Tensor], Tensor], fills: bool = False) -> 
     """The link after data movement, which may fill zeros in: these are no part of the site."""
     if fills:
         return link._replace(where=_each(link.where + 1, move) - 1, coef=_each(link.coef, move))
-    return link._replace(where=_each(link.where, move), coef=_each(link.coef, move))
+    return Link(link.site, _each(link.where, move), _each(link.coef, move), link.simplex, link.positive)
 
 
 def _each(stacked: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
@@ -167,13 +167,14 @@ def scaled(link: Link, factor: Tensor) -> Link:
     alone = own.numel() == 1 and not own.requires_grad and own.dtype == factor.dtype
     coef = (factor if alone and bool(own == 1) else own * factor).expand(shape)
     where = _deepened(link.where, coef.ndim - 1).expand(shape)
-    return link._replace(where=where, coef=coef)
+    return Link(link.site, where, coef, link.simplex, link.positive)
 
 
 def negated(link: Link) -> Link:
     """The link times minus one."""
     few = compact(link.coef)
-    return link._replace(coef=-few if few is link.coef else (-few).expand(link.coef.shape))
+    coef = -few if few is link.coef else (-few).expand(link.coef.shape)
+    return Link(link.site, link.where, coef, link.simplex, link.positive)
 
 
 def _deepened(stacked: Tensor, rank: int) -> Tensor:
@@ -185,10 +186,10 @@ def _deepened(stacked: Tensor, rank: int) -> Tensor:
 def broadcast(link: Link, shape: Iterable[int]) -> Link:
     """The link of the value expanded to a shape."""
     shape = tuple(shape)
-    return link._replace(
-        where=_deepened(link.where, len(shape)).expand(-1, *shape),
-        coef=_deepened(link.coef, len(shape)).expand(-1, *shape),
-    )
+    if link.where.shape[1:] == shape:
+        return link
+    where, coef = [_deepened(each, len(shape)).expand(-1, *shape) for each in (link.where, link.coef)]
+    return Link(link.site, where, coef, link.simplex, link.positive)
 
 
 def summed(link: Link, dim: int) -> tuple[Link | None, Tensor | None]:
@@ -210,13 +211,8 @@ def summed(link: Link, dim: int) -> tuple[Link | None, Tensor | None]:
             return None, coef.select(1 + dim, 0).sum(0)
     terms = where.shape[0] * size
     rest = [each for place, each in enumerate(where.shape) if place not in (0, 1 + dim)]
-    return (
-        link._replace(
-            where=where.movedim(1 + dim, 1).reshape(terms, *rest),
-            coef=coef.movedim(1 + dim, 1).reshape(terms, *rest),
-        ),
-        None,
-    )
+    where, coef = [each.movedim(1 + dim, 1).reshape(terms, *rest) for each in (where, coef)]
+    return Link(link.site, where, coef, link.simplex, link.positive), None
 
 
 def merged(link: Link) -> Link:

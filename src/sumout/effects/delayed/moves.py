@@ -49,6 +49,8 @@ def move(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     fills = name in _FILLS
     shift = None if value.shift is None else change(value.shift)
     if isinstance(plain, Tensor) and name in _EXPANDS:
+        if plain.shape == value.shape:
+            return value
         return Delayed.made(
             plain, tuple([broadcast(link, plain.shape) for link in value.links]), shift, value.power
         )

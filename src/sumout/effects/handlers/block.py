@@ -93,6 +93,12 @@ class BlockMessenger(Messenger):
             return True
         return self._hide_others and kind not in self._expose_types and not is_named(msg, self._expose)
 
+    @property
+    def hides_all(self) -> bool:
+        """Whether the handlers outside see no site at all, whatever its name and type."""
+        asked = self._hide_fn is not None or self._expose_fn is not None
+        return self._hide_others and not (asked or self._expose or self._expose_types)
+
     def _process_message(self, msg: Message) -> None:
         if self.hides(msg):
             msg.stop = True

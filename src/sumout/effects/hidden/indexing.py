@@ -18,7 +18,9 @@ def indexed(make: Make, table: Tensor, index: Any) -> Tensor | None:
         return None
     rank = table.visible_rank if isinstance(table, Hidden) else table.dim()
     filled = sum(1 for part in parts if part is not None and part is not Ellipsis)
-    if filled > rank or sum(1 for part in parts if part is Ellipsis) > 1:
+    if sum(1 for part in parts if part is Ellipsis) > 1:
+        raise IndexError(f"An index has one ellipsis (...) at most, and this has more: {parts}.")
+    if filled > rank:
         return None  # torch says what is wrong with it.
     if not any(part is Ellipsis for part in parts):
         parts.append(Ellipsis)

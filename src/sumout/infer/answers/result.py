@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from sumout.errors import nearest
+from sumout.errors import ModelError, nearest
 from sumout.infer.answers.continuous import moments_of, states_of
 from sumout.infer.answers.joint import Joint
 from sumout.plan import EliminationPlan
@@ -165,8 +165,16 @@ class Assignment(Assigned):
     """A most probable joint assignment: name to value (for a network, the index of the state).
 
     ``log_prob`` is the logarithm of the joint probability of the assignment and what was observed.
-    ``labels`` gives a network's states by name; ``log_evidence`` is computed when it is first read.
+    ``labels`` gives a network's states by name; ``log_evidence`` is computed when it is first read. ``left_out`` tells
+    of sites that are no part of it why; asked for one of them it raises ``ModelError``.
     """
+
+    left_out: Mapping[str, str] = MappingProxyType({})
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self.left_out:
+            raise ModelError(self.left_out[name])
+        return super().__getitem__(name)
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -180,6 +188,7 @@ class Assignment(Assigned):
         rows = [
             ("name", "value"),
             *((name, _shorten(_written(value))) for name, value in self.labels.items()),
+            *((name, "left out: a prediction") for name in self.left_out),
         ]
         return _headline("log probability", self.log_prob) + "\n" + _table(rows)
 

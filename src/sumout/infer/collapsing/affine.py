@@ -6,98 +6,97 @@ together. Given the choices, a prediction is an affine function of Gaussian site
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import sumout.distributions as dist
-from sumout.distributions.families import innermost
 from sumout.execute import Marginal
-from sumout.infer.collapsing.chosen import choices_of, chosen_first, weights_of_choices
+from sumout.infer.collapsing.chosen import chosen_first, weights_of_choices
 from sumout.infer.collapsing.mixed import Along, Mixed
 from sumout.infer.collapsing.posterior import normal
+from sumout.infer.collapsing.unfolded import Unfolded
 from sumout.lower.collapse.collapse import Integral
 from sumout.lower.collapse.component import Component
-from sumout.lower.collapse.gaussian import Member, match, member, residual_rows
-from sumout.lower.collapse.normal import normal_form
-from sumout.lower.collapse.sites import CollapsedSite
+from sumout.lower.collapse.gaussian import Member, match, residual_rows
 
 
-def normal_predictive(site: CollapsedSite, integral: Integral, marginal: Marginal | None) -> Mixed | None:
+def normal_predictive(found: Unfolded, marginal: Marginal | None) -> Mixed | None:
     """The distribution of a normal prediction, or of one whose logarithm is normal.
 
     Args:
-        site: the prediction.
-        integral: of all that it depends on.
-        marginal: joint posterior probabilities of ``choices_of(site, integral)``; ``None`` where there are none.
+        found: the prediction.
+        marginal: joint posterior probabilities of ``found.choices``; ``None`` where there are none.
 
     Returns:
         ``None`` where there is no closed form.
     """
-    component = integral.solution
-    logs = isinstance(innermost(site.fn), dist.LogNormal)
-    empty = site.message.copy()
-    empty.value = (torch.ones_like if logs else torch.zeros_like)(site.value.probe)
-    empty.is_observed = True
-    form = normal_form(site.fn, empty.value)
-    if not isinstance(component, Component) or form is None or form.unit is not None:
-        return None
-    own = member(site._replace(message=empty), form, integral.latents, torch.float64)
-    scope = tuple(sorted(own.uses))
-    found = component.joint_moments(scope)
-    picked = _picked(own, found.names, integral)
-    if picked is None:
-        return None
-    batch = torch.Size(site.message.batch_shape)
-    discrete = tuple([name for name in found.names if name not in picked])
-    index = (..., *[picked[name].expand(batch) for name in found.names if name in picked])
-    order = [
-        found.names.index(name) for name in (*discrete, *[name for name in found.names if name in picked])
-    ]
-    mean = _at(found.mean.permute(*order, -1), index, batch, 1)
-    covariance = _at(found.covariance.permute(*order, -2, -1), index, batch, 2)
-    design, offset, _ = residual_rows(own, integral.latents, component.written, scope)
+    site, own, known, states = found.site, found.own, found.known, found.choices
+    batch, event = torch.Size(own.batch), site.fn.event_shape
+    rows = event.numel()
     root = own.form.scale_tril
     if root is None:
         assert own.form.scale is not None
-        spread = own.form.scale.expand([*own.batch, *site.fn.event_shape]).reshape([*own.batch, -1])
-        root = spread.diag_embed()
-    root = root.to(mean.dtype)
-    center = -(root @ (offset.unsqueeze(-1) + design @ mean.unsqueeze(-1))).squeeze(-1)
-    own_spread = design @ covariance @ design.mT + torch.eye(design.shape[-2], dtype=mean.dtype)
-    own_spread = root @ own_spread @ root.mT
-    lead = mean.shape[: len(discrete)]
-    dtype = site.value.dtype
-    states = choices_of(site, integral)
-    parts = [
-        chosen_first(
-            site, batch, Along(discrete, each.expand([*lead, *batch, *each.shape[-events:]]).to(dtype))
-        )
-        for each, events in ((center, 1), (own_spread, 2))
-    ]
+        root = own.form.scale.expand([*batch, *event]).reshape([*batch, rows]).diag_embed()
+    root = root.to(own.dtype)
+    # Residuals in units of the noise; groups are independent given the discrete sites, and what they say adds up.
+    picked: dict[str, Tensor] = {}
+    center = torch.zeros([*[1] * (len(known) + len(batch)), rows], dtype=own.dtype)
+    spread = torch.eye(rows, dtype=own.dtype)
+    for group in found.groups:
+        component = group.solution
+        assert isinstance(component, Component)
+        scope = tuple([name for name, each in found.integrals.items() if each is group])
+        moments = component.joint_moments(scope)
+        elements = _picked(own, moments.names, group)
+        if elements is None:
+            return None
+        picked |= elements
+        discrete = tuple([name for name in moments.names if name not in elements])
+        plates = [name for name in moments.names if name in elements]
+        order = [moments.names.index(name) for name in (*discrete, *plates)]
+        index = (..., *[elements[name].expand(batch) for name in plates])
+        mean = _at(moments.mean.permute(*order, -1), index, batch, 1)
+        covariance = _at(moments.covariance.permute(*order, -2, -1), index, batch, 2)
+        design, offset, _ = residual_rows(own, found.latents, component.written, scope)
+        center = center + _along(known, discrete, (design @ mean.unsqueeze(-1)).squeeze(-1))
+        spread = spread + _along(known, discrete, design @ covariance @ design.mT)
+    center = (root @ (center + offset).unsqueeze(-1)).squeeze(-1)
+    spread = root @ spread @ root.mT
+    parts = []
+    for each, ends in ((center, 1), (spread, 2)):
+        each = each.expand([*known.values(), *batch, *each.shape[each.dim() - ends :]])
+        parts.append(chosen_first(site, batch, Along(tuple(known), each.to(site.value.dtype))))
     flat = [each.over(tuple(states), states) for each in parts]
     rank = min(-min(site.frames, default=0), len(batch))
     plain = tuple(batch[len(batch) - rank :])
     weights = None
     if states:
         assert marginal is not None
-        elements = {name: each.expand(batch).unsqueeze(-1) for name, each in picked.items()}
-        weights = weights_of_choices(site, marginal, integral, elements, plain)
+        of_elements = {name: each.expand(batch).unsqueeze(-1) for name, each in picked.items()}
+        weights = weights_of_choices(site, marginal, found.groups, of_elements, batch, plain)
         if weights is None:
             return None
-    family, make = normal(site.fn.event_shape)
+    family, make = normal(event)
 
     def make_log(parts: Sequence[Tensor]) -> Any:
         fn = make(parts)
-        if not site.fn.event_shape:
+        if not event:
             return dist.LogNormal(fn.loc, fn.scale)
         return dist.TransformedDistribution(fn, [dist.transforms.ExpTransform()])
 
-    if logs:
+    if found.logs:
         return Mixed((f"log {family[0]}", family[1]), make_log, tuple(flat), plain, weights)
     return Mixed(family, make, tuple(flat), plain, weights)
+
+
+def _along(known: Mapping[str, int], names: tuple[str, ...], x: Tensor) -> Tensor:
+    """``(*names, *rest)`` along all discrete sites, with size one along those that it has not."""
+    sizes = dict(zip(names, x.shape, strict=False))
+    x = x.permute([*[names.index(name) for name in known if name in names], *range(len(names), x.dim())])
+    return x.reshape([*[sizes.get(name, 1) for name in known], *x.shape[len(names) :]])
 
 
 def _picked(own: Member, names: Sequence[str], integral: Integral) -> dict[str, Tensor] | None:

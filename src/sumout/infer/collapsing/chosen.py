@@ -9,16 +9,13 @@ from torch import Tensor
 
 from sumout.execute import Marginal
 from sumout.infer.collapsing.mixed import Along
-from sumout.infer.collapsing.posterior import states_of
 from sumout.lower.collapse.collapse import Integral
 from sumout.lower.collapse.sites import CollapsedSite
 
 
-def choices_of(site: CollapsedSite, integral: Integral) -> dict[str, int]:
-    """The discrete sites that choose among distributions of a prediction, with their numbers of states."""
-    batch = site.message.batch_shape
-    own = {name: batch[place] for place, name in site.enumerated(batch)}
-    return {**states_of(integral), **own}
+def choices_of(site: CollapsedSite, batch: Sequence[int]) -> dict[str, int]:
+    """The discrete sites along which a batch shape runs, with their numbers of states."""
+    return {name: batch[place] for place, name in site.enumerated(batch)}
 
 
 def chosen_first(site: CollapsedSite, batch: Sequence[int], x: Along) -> Along:
@@ -44,8 +41,9 @@ def chosen_first(site: CollapsedSite, batch: Sequence[int], x: Along) -> Along:
 def weights_of_choices(
     site: CollapsedSite,
     marginal: Marginal,
-    integral: Integral,
+    integrals: Sequence[Integral],
     picked: Mapping[str, Tensor],
+    lead: Sequence[int],
     batch: Sequence[int],
 ) -> Tensor | None:
     """Probabilities of the joint states, shape ``(states, *batch)``.
@@ -53,21 +51,22 @@ def weights_of_choices(
     Args:
         site: a prediction.
         marginal: of the discrete sites that choose.
-        integral: of what it depends on.
-        picked: for plates of the integral the elements that are used, shape ``(*batch of the program, numbers)``.
-        batch: that without dimensions of discrete sites.
+        integrals: of what it depends on.
+        picked: for plates of the integrals the elements that are used, shape ``(*lead, numbers)``.
+        lead: its batch shape, with dimensions of discrete sites.
+        batch: that without these.
 
     Returns:
         ``None`` where an element has several: it uses elements of a plate for each of which something else was chosen.
     """
-    lead = torch.Size(site.message.batch_shape)
+    told_apart = {name for each in integrals if each.discrete for name in each.names}
     dims = {frame.name: dim for dim, frame in site.frames.items()}
     index: list[Tensor] = []
     for plate, size in zip(marginal.plates, marginal.probs.shape, strict=False):
         own = None
         if plate in dims:
             own = torch.arange(size).reshape([-1, *[1] * (-1 - dims[plate])]).expand(*batch)
-        if plate in picked and integral.discrete and plate in integral.names:
+        if plate in picked and plate in told_apart:
             used = picked[plate].expand(*lead, -1).reshape(-1, *batch, picked[plate].shape[-1])
             used = used.movedim(-1, 0).flatten(0, 1)
             if not bool((used == used[0]).all()) or (own is not None and not torch.equal(used[0], own)):

@@ -66,9 +66,11 @@ def emit(
     for name in integral.names:
         other = by_dim.setdefault(dims[name], name)
         if other != name:
+            latents = list(integral.latents)
+            listed = ", ".join(map(repr, latents[:3])) + (f" and {len(latents) - 3} more" if latents[3:] else "")
             raise EnumerationError(
                 f"The values of sites {other!r} and {name!r} run along one dim, {dims[name]}, and the collapsed sites "
-                f"{sorted(integral.latents)} depend on both: markov gave the dim of what was out of reach away. Raise "
+                f"{listed} depend on both: markov gave the dim of what was out of reach away. Raise "
                 "`history`, or leave markov out; or collapse(approximate='moment_matching') for a switching system."
             )
     inner = [frame for name, frame in frames.items() if name in integral.names]

@@ -27,6 +27,7 @@ from sumout.infer.collapsing.recorded import delayed_value, probe_of
 from sumout.infer.collapsing.refused import check_given, refuse_left_alone, refuse_settled
 from sumout.infer.collapsing.told import told_of
 from sumout.infer.collapsing.uncollapsed import Uncollapsed
+from sumout.lower.collapse.collapse import Integral
 from sumout.lower.collapse.parameters import delayed_parameters, with_numbers
 from sumout.lower.collapse.refusals import NotConjugateError
 from sumout.lower.collapse.sites import CollapsedSite
@@ -136,6 +137,8 @@ class CollapseMessenger(TraceMessenger):
                     with kept_rng_state(), BlockMessenger(), trial:
                         fn(*args, **kwargs)
                 except NotConjugateError as error:
+                    if not set(error.sites) - self._reasons.keys():
+                        raise  # Another trial would be the same.
                     self._reasons.update(dict.fromkeys(sorted(error.sites), str(error)))
                 else:
                     return fn(*args, **kwargs)
@@ -168,7 +171,7 @@ class CollapseMessenger(TraceMessenger):
             return
         for value in delayed:
             refuse_settled(msg, value, self._run.settled)
-        refuse_left_alone(msg, delayed)
+        refuse_left_alone(msg, delayed, self._reasons)
         msg.infer.pop("_undrawable", None)  # What is drawn for a step of a chain is a probe only.
         mark = msg.infer["_collapse"] = _Mark(self, msg, bool(delayed))
         msg.infer["_do_not_trace"] = True
@@ -287,7 +290,13 @@ class CollapseMessenger(TraceMessenger):
                 emit_discrete(site)
         discrete = homes(sites, traces)
         told = None if self.approximate is None else told_of(self.trace, self._run.before, discrete)
-        integrals, predicted = integrated(sites, discrete, told)
+        try:
+            integrals, predicted = integrated(sites, discrete, told)
+        except NotConjugateError:
+            if self._is_trial or not self._run.rehearsed:
+                raise
+            # In a rehearsal it is not known whether discrete sites are used: the run proper tells.
+            integrals, predicted = [Integral((), torch.zeros(()), sites[0].name, {}, None)], ()
         for number, integral in enumerate(integrals):
             if integral.approximation is not None:
                 self._run.approximations.update(dict.fromkeys(integral.latents, integral.approximation))

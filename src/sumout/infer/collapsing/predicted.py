@@ -1,4 +1,4 @@
-"""Samples of sites on which nothing observed depends, given samples of what they depend on."""
+"""Samples and most probable values of sites on which nothing observed depends, given those of what they depend on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 import sumout.distributions as dist
+from sumout.distributions.conjugacy import GAUSSIAN
 from sumout.distributions.families import innermost
+from sumout.effects import Message
 from sumout.effects.delayed import Delayed
 from sumout.execute import Choice
-from sumout.lower.collapse.parameters import delayed_parameters
+from sumout.lower.collapse.normal import normal_form
+from sumout.lower.collapse.parameters import delayed_parameters, with_numbers
 from sumout.lower.collapse.sites import CollapsedSite
 
 _NO_PARAMETERS = frozenset(["self", "validate_args", "is_sparse", "args", "kwargs"])
@@ -54,6 +58,44 @@ def predictions(
         found[site.name] = value = fn.sample()
         log_prob = log_prob + fn.log_prob(value).reshape(count, -1).sum(1)
     return Predictions(found, log_prob, tuple(left))
+
+
+def peak(site: CollapsedSite) -> Message | None:
+    """A prediction as if it were observed where its density is largest, whatever it depends on.
+
+    Returns:
+        ``None`` where what it depends on changes how large its density is there.
+    """
+    form = normal_form(site.fn, torch.zeros_like(site.value.probe))
+    if type(innermost(site.fn)) not in GAUSSIAN or form is None or form.unit is not None:
+        return None
+    found = site.message.copy()
+    if "_chain" in found.infer:
+        return None
+    found.infer = {key: each for key, each in found.infer.items() if not key.startswith("_")}
+    found.plain_fn, found._fn = with_numbers(site.fn, lambda value: value.probe), None
+    found.value, found.is_observed, found.enum_dim = found.fn.mean, True, None
+    return found
+
+
+def at_peaks(
+    sites: Iterable[CollapsedSite], values: Mapping[str, Tensor], choices: Mapping[str, Choice]
+) -> dict[str, Tensor]:
+    """The most probable values of predictions given those of all that they depend on, where ``peak`` is known.
+
+    Args:
+        sites: in the order of the program.
+        values: of all collapsed sites.
+        choices: the states of the discrete sites.
+    """
+    found: dict[str, Tensor] = {}
+    known = {name: value.unsqueeze(0) for name, value in values.items()}
+    single = {name: Choice(each.states.unsqueeze(0), each.plates) for name, each in choices.items()}
+    for site in sites:
+        fn = _given(site, 1, {**known, **found}, single)
+        assert fn is not None
+        found[site.name] = fn.mean
+    return {name: value[0] for name, value in found.items()}
 
 
 def _given(

@@ -19,7 +19,7 @@ from sumout.effects.delayed import Delayed
 from sumout.execute import Marginal
 from sumout.infer.collapsing.chosen import choices_of, chosen_first, weights_of_choices
 from sumout.infer.collapsing.mixed import Along, Mixed
-from sumout.infer.collapsing.posterior import star_of
+from sumout.infer.collapsing.posterior import star_of, states_of
 from sumout.lower.collapse.arms import arm_of
 from sumout.lower.collapse.collapse import Integral
 from sumout.lower.collapse.layout import use_of
@@ -32,13 +32,18 @@ def parents_of(site: CollapsedSite) -> set[str]:
     return {name for value in delayed_parameters(site.fn) for name in value.sites}
 
 
+def choices(site: CollapsedSite, integral: Integral) -> dict[str, int]:
+    """The discrete sites that choose among distributions of a prediction, with their numbers of states."""
+    return {**states_of(integral), **choices_of(site, site.message.batch_shape)}
+
+
 def predictive(site: CollapsedSite, integral: Integral, marginal: Marginal | None = None) -> Mixed | None:
     """The distribution of a site that integrates to one.
 
     Args:
         site: the site.
         integral: of the site that it depends on.
-        marginal: joint posterior probabilities of ``choices_of(site, integral)``; ``None`` where there are none.
+        marginal: joint posterior probabilities of ``choices``; ``None`` where there are none.
 
     Returns:
         A distribution with the batch shape of the site's value, or ``None`` where there is no closed form.
@@ -54,7 +59,7 @@ def predictive(site: CollapsedSite, integral: Integral, marginal: Marginal | Non
     average = PREDICTIVE.get(type(innermost(star.latent.fn)), {}).get(type(base))
     if average is None:
         return None
-    states = choices_of(site, integral)
+    states = choices(site, integral)
     event = star.family.event_dim
     batch = torch.Size(site.message.batch_shape)
     whole = batch + site.fn.event_shape[: len(site.fn.event_shape) - len(base.event_shape)]
@@ -82,7 +87,7 @@ def predictive(site: CollapsedSite, integral: Integral, marginal: Marginal | Non
             plate: each[0].reshape(*each.shape[1 : each.dim() - inner], -1)
             for plate, each in coordinates.items()
         }
-        weights = weights_of_choices(site, marginal, integral, picked, plain)
+        weights = weights_of_choices(site, marginal, [integral], picked, batch, plain)
         if weights is None:
             return None
     extra = len(whole) - len(batch)

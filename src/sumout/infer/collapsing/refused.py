@@ -31,13 +31,21 @@ def check_given(msg: Message, depends: bool) -> None:
     )
 
 
-def refuse_left_alone(msg: Message, delayed: list[Delayed]) -> None:
-    """Raises ``NotConjugateError`` for a latent site that is not to be integrated out, and depends on one that is."""
-    if delayed and not msg.is_observed and msg.infer.get("collapse") is False:
+def refuse_left_alone(msg: Message, delayed: list[Delayed], reasons: Collection[str]) -> None:
+    """Raises ``NotConjugateError`` for a latent site that is not to be integrated out, and depends on one that is.
+
+    Args:
+        msg: the site.
+        delayed: the delayed values that it depends on.
+        reasons: the sites that turned out to have no closed form.
+    """
+    marked = msg.infer.get("collapse") is False
+    if delayed and not msg.is_observed and (marked or msg.name in reasons):
         names = tuple(dict.fromkeys([name for value in delayed for name in value.sites]))
         listed = " and ".join(map(repr, names))
+        told = "is marked infer={'collapse': False}" if marked else "has no closed form"
         raise NotConjugateError(
-            f"Site {msg.name!r} is marked infer={{'collapse': False}} and depends on the delayed site {listed}, which "
+            f"Site {msg.name!r} {told} and depends on the delayed site {listed}, which "
             "has no value that it could be drawn with. Leave out that site, too, or draw it first: poutine.barrier.",
             names,
         )

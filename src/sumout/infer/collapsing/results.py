@@ -14,13 +14,14 @@ from sumout.effects.hidden.value import Hidden
 from sumout.errors import ModelError
 from sumout.execute import Choice, Marginal
 from sumout.infer.collapsing.affine import normal_predictive
-from sumout.infer.collapsing.chosen import choices_of
 from sumout.infer.collapsing.draws import Draws, draws
 from sumout.infer.collapsing.emission import with_table
 from sumout.infer.collapsing.mixed import Mixed
 from sumout.infer.collapsing.peaks import at_peak, log_peak
 from sumout.infer.collapsing.posterior import mixed_posterior, moments_of
-from sumout.infer.collapsing.predictive import parents_of, predictive
+from sumout.infer.collapsing.predicted import at_peaks, peak
+from sumout.infer.collapsing.predictive import choices, parents_of, predictive
+from sumout.infer.collapsing.unfolded import Unfolded, unfolded
 from sumout.lower.collapse.collapse import Integral
 from sumout.lower.collapse.component import Moments, States
 from sumout.lower.collapse.sites import CollapsedSite
@@ -34,6 +35,8 @@ class Group:
         self.integral = integral
         self.drawn = drawn
         self.predicted: dict[str, CollapsedSite] = {}
+        self.others: Mapping[str, Group] = {}
+        self._unfolded: dict[str, Unfolded | None] = {}
 
     @cached_property
     def moments(self) -> dict[str, Moments]:
@@ -52,9 +55,26 @@ class Group:
     def choices(self, name: str) -> tuple[str, ...]:
         """The discrete variables whose joint marginal a site's posterior needs."""
         site = self.predicted.get(name)
-        if site is None or not parents_of(site) <= self.integral.latents.keys():
+        if site is None:
             return self.integral.discrete
-        return tuple(choices_of(site, self.integral))
+        found = self._affine(site)
+        if found is not None:
+            return tuple(found.choices)
+        if not parents_of(site) <= self.integral.latents.keys():
+            return ()
+        return tuple(choices(site, self.integral))
+
+    def _affine(self, site: CollapsedSite) -> Unfolded | None:
+        """A prediction as a normal one, of sites of this group and of others; ``None`` where it is none."""
+        if site.name not in self._unfolded:
+            predicted = {
+                name: each.predicted[name] for name, each in self.others.items() if name in each.predicted
+            }
+            integrals = {
+                name: each.integral for name, each in self.others.items() if name in each.integral.latents
+            }
+            self._unfolded[site.name] = unfolded(site, integrals, predicted)
+        return self._unfolded[site.name]
 
     def posterior(self, name: str, marginal: Marginal | None) -> Mixed:
         """A site's posterior, given that of ``choices``.
@@ -67,10 +87,11 @@ class Group:
             return mixed_posterior(self.integral, name, marginal, self.moments)
         site = self.predicted[name]
         found = None
-        if parents_of(site) <= self.integral.latents.keys():
-            found = predictive(site, self.integral, marginal) or normal_predictive(
-                site, self.integral, marginal
-            )
+        affine = self._affine(site)
+        if affine is not None:
+            found = normal_predictive(affine, marginal)
+        elif parents_of(site) <= self.integral.latents.keys():
+            found = predictive(site, self.integral, marginal)
         if found is None:
             raise ModelError(
                 f"Site {name!r} ({type(innermost(site.fn)).__name__}) depends on sites that are integrated out and "
@@ -103,6 +124,8 @@ def groups_of(trace: Trace | None) -> dict[str, Group]:
         group = next((found[name] for name in found if name in parents_of(each)), next(iter(found.values())))
         group.predicted[each.name] = each
         found[each.name] = group
+    for group in found.values():
+        group.others = found
     return found
 
 
@@ -130,23 +153,51 @@ def maximised(trace: Trace) -> Trace:
         integral = site.infer.get("_integral") if site.type == "sample" else None
         if integral is not None:
             Group(integral, {}).check_kept()
-            for each in site.infer["_predicted"]:
-                raise ModelError(
-                    f"Site {each.name!r} depends on sites that are integrated out and nothing observed depends on it: "
-                    "it is a prediction, and no part of a most probable assignment. Leave it out of the program."
-                )
             site = with_table(site, log_peak(integral).to(integral.log_evidence.dtype))
         found.nodes[name] = site
+    for each in _assigned(groups_of(trace)):
+        top = peak(each)
+        assert top is not None
+        found.nodes[each.name] = top
     return found
 
 
-def best_values(groups: Iterable[Group], choices: Mapping[str, Choice]) -> dict[str, Tensor]:
-    """The most probable values of collapsed sites, given states of the discrete ones."""
+def _predicted(groups: Mapping[str, Group]) -> list[CollapsedSite]:
+    """All predictions, in the order of the program."""
+    return [group.predicted[name] for name, group in groups.items() if name in group.predicted]
+
+
+def _assigned(groups: Mapping[str, Group]) -> list[CollapsedSite]:
+    """The predictions that are part of a most probable assignment: at their means, all others are as without them."""
+    found: list[CollapsedSite] = []
+    left: set[str] = set()
+    for site in _predicted(groups):
+        if parents_of(site) & left or peak(site) is None:
+            left.add(site.name)
+        else:
+            found.append(site)
+    return found
+
+
+def left_out(groups: Mapping[str, Group]) -> dict[str, str]:
+    """The predictions that are not, and why."""
+    assigned = {site.name for site in _assigned(groups)}
+    return {
+        site.name: f"Site {site.name!r} ({type(innermost(site.fn)).__name__}) depends on sites that are integrated out "
+        "and nothing observed depends on it: it is a prediction, and no part of the most probable assignment, which "
+        "is that of the program without it. Ask for its distribution, infer.marginals, or draw it: posterior_samples."
+        for site in _predicted(groups)
+        if site.name not in assigned
+    }
+
+
+def best_values(groups: Mapping[str, Group], choices: Mapping[str, Choice]) -> dict[str, Tensor]:
+    """The most probable values of collapsed sites and their predictions, given states of the discrete ones."""
     values: dict[str, Tensor] = {}
-    for group in dict.fromkeys(groups):
+    for group in dict.fromkeys(groups.values()):
         states = {
             name: States(choices[name].states.unsqueeze(0), choices[name].plates)
             for name in group.integral.discrete
         }
         values.update(at_peak(group.integral, states))
-    return values
+    return values | at_peaks(_assigned(groups), values, choices)

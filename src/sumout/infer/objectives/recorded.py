@@ -7,7 +7,7 @@ operations on tensors. What the program decides in Python is decided once; so is
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from sumout.effects import Message, Messenger
 from sumout.effects.handlers import BlockMessenger, TraceMessenger
 from sumout.effects.primitives import get_param_store, param
 from sumout.effects.random_state import kept_rng_state
+from sumout.effects.stack import state
 from sumout.errors import ModelError
 from sumout.execute import unchecked
 from sumout.infer.objectives.elbo import ELBO
@@ -37,6 +38,13 @@ class _Recording(NamedTuple):
 
     loss: Callable[..., tuple[Tensor, Tensor]]
     params: tuple[str, ...]
+    kinds: tuple[Any, ...]
+    """What the parameters were like when it was made."""
+
+    def fits(self) -> bool:
+        """Whether the parameters are like that now: the store may have been cleared, or loaded."""
+        store = get_param_store()
+        return all(name in store for name in self.params) and _kinds(self.params) == self.kinds
 
 
 class _Params(Messenger):
@@ -57,6 +65,28 @@ class _Params(Messenger):
         # A recording does not keep that a value was drawn without gradients, and operations rely on it.
         if isinstance(msg.value, Tensor) and not msg.value.requires_grad and not msg.is_observed:
             msg.value = msg.value.detach()
+
+
+def _kinds(params: Iterable[str]) -> tuple[Any, ...]:
+    """The constraints of parameters, and of what shapes and types they are."""
+    store = get_param_store()
+    leaves = dict(store.named_parameters())
+    return tuple(
+        [
+            (store.constraint_of(name), leaves[name].shape, leaves[name].dtype, leaves[name].device)
+            for name in params
+        ]
+    )
+
+
+def _has_handlers_around() -> bool:
+    """Whether handlers around may change what programs do; a trace alone does not."""
+    for frame in reversed(state.stack):
+        if isinstance(frame, BlockMessenger) and frame.hides_all:
+            return False
+        if type(frame) is not TraceMessenger:
+            return True
+    return False
 
 
 def _leaf(name: str) -> Tensor:
@@ -81,7 +111,12 @@ class _Recorded(ELBO):
         self._recordings: dict[Any, _Recording] = {}
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """The negative bound, estimated, as a scalar with a gradient."""
+        """The negative bound, estimated, as a scalar with a gradient.
+
+        Under handlers around, as ``scale``, it is not recorded.
+        """
+        if _has_handlers_around():
+            return super().differentiable_loss(model, guide, *args, **kwargs)
         recording = self._recording(model, guide, args, kwargs)
         leaves = list(map(_leaf, recording.params))
         drawn_from = torch.get_rng_state()
@@ -105,9 +140,12 @@ class _Recorded(ELBO):
             model,
             guide,
             tuple(
-                [(each.shape, each.dtype, each.device) if isinstance(each, Tensor) else each for each in args]
+                [
+                    (each.shape, each.dtype, each.device) if isinstance(each, Tensor) else (type(each), each)
+                    for each in args
+                ]
             ),
-            tuple(sorted(kwargs.items())),
+            tuple([(name, type(each), each) for name, each in sorted(kwargs.items())]),
         )
         if any(isinstance(each, Tensor) for each in kwargs.values()):
             raise ModelError(
@@ -122,7 +160,7 @@ class _Recorded(ELBO):
                 "has met it "
                 "before. Pass tensors, numbers, strings or tuples of these."
             ) from error
-        if found is None:
+        if found is None or not found.fits():
             found = self._recordings[key] = self._record(model, guide, args, kwargs)
         return found
 
@@ -155,7 +193,7 @@ class _Recorded(ELBO):
             traced: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(  # type: ignore[no-untyped-call]
                 loss, tuple(inputs), check_trace=False
             )
-        return _Recording(traced, names)
+        return _Recording(traced, names, _kinds(names))
 
 
 class JitTrace_ELBO(_Recorded, Trace_ELBO):

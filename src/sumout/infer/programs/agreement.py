@@ -19,7 +19,13 @@ from torch import Tensor
 
 from sumout.distributions.families import is_distribution
 from sumout.effects import Message, Messenger, Trace
-from sumout.effects.handlers import TraceMessenger
+from sumout.effects.handlers import (
+    BlockMessenger,
+    ConditionMessenger,
+    MaskMessenger,
+    ScaleMessenger,
+    TraceMessenger,
+)
 from sumout.effects.handlers.chain import SingleSteps
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.handlers.sequential import SequentialMessenger, is_sequential
@@ -32,6 +38,7 @@ from sumout.execute import Choice
 from sumout.factors import FactorGraph
 from sumout.infer.programs.program import Drawable, as_far_as_it_runs
 from sumout.infer.programs.score import log_factor
+from sumout.infer.programs.unrecorded import Unrecorded
 from sumout.settings import settings
 
 Run = Callable[[], Any]
@@ -40,6 +47,9 @@ Choose = Callable[[int, list[int]], Tensor]
 
 LARGEST = 2**24
 """Elements of a site above which there is no comparison: a plain run makes a table of them, and the graph does not."""
+
+_INTEGRAL = "_collapsed_"
+"""What the names of the factors that ``collapse`` leaves begin with."""
 
 _seen: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 """The shapes in which programs were found to agree."""
@@ -93,8 +103,25 @@ def check_agreement(program: Any, run: Run, trace: Trace, graph: FactorGraph) ->
     seen.add(shapes)
 
 
+_ALIKE = {
+    ConditionMessenger,
+    MaskMessenger,
+    ScaleMessenger,
+    SequentialMessenger,
+    TraceMessenger,
+    Unrecorded,
+}
+"""Handlers that do the same to a plain run, and keep nothing of one that is not recorded."""
+
+
 def _has_handlers_around() -> bool:
-    return any(not isinstance(frame, SequentialMessenger) for frame in state.stack)
+    """Whether handlers around may do something else to a plain run, or take note of it."""
+    for frame in reversed(state.stack):
+        if isinstance(frame, BlockMessenger) and frame.hides_all:
+            return False
+        if type(frame) not in _ALIKE:
+            return True
+    return False
 
 
 def _elements(site: Message) -> int:
@@ -174,6 +201,8 @@ def _difference_at(
             names = names_in_loop(site)
             if name in plain and all(each in factors for each in names):
                 factors[name] = torch.stack([factors[each] for each in names]).sum()
+        if all("approximate" not in site.infer for site in sites):
+            _regroup_integrals(factors, plain, sites)
         differing = _differing(factors, plain, lambda: _log_probs(run, values, rng_seed=1))
         if differing is not None or not any(map(unrolled_step, sites)):
             return differing
@@ -185,6 +214,21 @@ def _difference_at(
 
 Scores = dict[str, tuple[Tensor, float]]
 """Log-probabilities by name, with the sums of their elements' sizes."""
+
+
+def _regroup_integrals(factors: dict[str, Tensor], plain: Scores, sites: Iterable[Message]) -> None:
+    """Compares the product of all integrals, where predictions tie groups of collapsed sites in one of the runs only.
+
+    The elements of a plate would be tied, too, by one that an enumerated site in the plate chooses.
+    """
+    many = [site.name or "" for site in sites if "_integral" in site.infer]
+    one = [name for name in plain if name.startswith(_INTEGRAL)]
+    shared = next((name for name in many if name in plain), None)
+    if shared is None or set(one) == set(many) or any(name not in factors for name in many):
+        return
+    factors[shared] = torch.stack([factors.pop(name) for name in many]).sum()
+    scores = [plain.pop(name) for name in one]
+    plain[shared] = torch.stack([score for score, _ in scores]).sum(), sum([size for _, size in scores])
 
 
 def _differing(
@@ -215,9 +259,7 @@ def _steps_of(sites: Iterable[Message]) -> dict[str, Tensor]:
 def _in_one_only(plain: Scores, sites: Iterable[Message]) -> set[str]:
     """The sites that are in one of a plain run and the enumerated one only."""
     found = plain.keys() ^ {site.name or "" for site in sites}
-    return {
-        name for name in found if not name.startswith("_collapsed_")
-    }  # Approximate integrals are taken apart.
+    return {name for name in found if not name.startswith(_INTEGRAL)}  # Approximate ones are taken apart.
 
 
 def _missing(name: str, plain: Scores) -> EnumerationError:
@@ -296,7 +338,8 @@ def _log_probs(
     with as_far_as_it_runs(), kept_rng_state(), torch.no_grad(), unused_names_allowed():
         if rng_seed is not None:
             set_rng_seed(rng_seed)
-        with SingleSteps() if single_steps else nullcontext(), recorder, Drawable(), _Given(values):
+        steps = SingleSteps() if single_steps else nullcontext()
+        with Unrecorded(), steps, recorder, Drawable(), _Given(values):
             run()
         sites = sample_sites(recorder.trace)
         if single_steps:

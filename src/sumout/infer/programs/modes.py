@@ -23,7 +23,7 @@ from sumout.effects.handlers.enum import NoRoomError
 from sumout.effects.handlers.enum_hidden import HiddenEnumMessenger
 from sumout.effects.handlers.sequential import Places
 from sumout.effects.random_state import TorchState
-from sumout.errors import ControlFlowError, EnumerationError, PlateError, SumoutError
+from sumout.errors import ControlFlowError, DuplicateSiteError, EnumerationError, PlateError, SumoutError
 
 T = TypeVar("T")
 
@@ -87,7 +87,8 @@ def in_a_mode_that_works(key: Any, attempt: Callable[[Mode], T]) -> T:
             raise
         except Exception as error:
             if not _may_work_otherwise(error):
-                if failures and not isinstance(error, SumoutError):
+                # A trace around has recorded the run that failed first.
+                if failures and (isinstance(error, DuplicateSiteError) or not isinstance(error, SumoutError)):
                     raise failures[0] from None
                 raise
             failures.append(error)

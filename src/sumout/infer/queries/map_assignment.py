@@ -8,7 +8,7 @@ from typing import Any
 from sumout.execute import MAX_SUM
 from sumout.infer.answers.readout import site_value
 from sumout.infer.answers.result import Assignment
-from sumout.infer.collapsing.results import best_values, groups_of, maximised
+from sumout.infer.collapsing.results import best_values, groups_of, left_out, maximised
 from sumout.infer.programs.graphs import graph_of_trace
 from sumout.infer.queries.question import Question, Target, refuse_impossible, sites_of
 from sumout.infer.queries.row_answers import log_evidence_of_rows, map_of_rows
@@ -29,7 +29,8 @@ def map_assignment(
     Returns:
         A function of the program's arguments (or of ``evidence=``) that returns an ``Assignment``: values as the
         sites would have drawn them, or state indices for a graph, with the plates' batch shape. Sites that ``collapse``
-        integrates out are maximised over with all others: the joint density is largest at these values.
+        integrates out are maximised over with all others: the joint density is largest at these values. Predictions
+        that are not normal with a known scale are left out: the rest is as in the program without them.
 
     Raises:
         ImpossibleEvidenceError: if the observations have probability zero.
@@ -65,7 +66,9 @@ def map_assignment(
             name: site_value(of_program[name], choice) if name in of_program else choice.states
             for name, choice in ((name, result.assignment[name]) for name in graph.variables)
         }
-        values.update(best_values(groups.values(), result.assignment) if groups else {})
-        return Assignment(values, result.plan, graph.states, result.value, lambda: solve(graph).value)
+        values.update(best_values(groups, result.assignment) if groups else {})
+        found = Assignment(values, result.plan, graph.states, result.value, lambda: solve(graph).value)
+        found.left_out = left_out(groups)
+        return found
 
     return query

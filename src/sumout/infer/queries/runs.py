@@ -22,7 +22,7 @@ from sumout.factors import FactorGraph
 from sumout.infer.answers.readout import distribution_of, latent_sites, site_value, site_values, table_of
 from sumout.infer.answers.result import Assignment, Marginals, PosteriorSamples
 from sumout.infer.collapsing.asked import InRun, posteriors, sought_of
-from sumout.infer.collapsing.results import Group, best_values, groups_of, maximised
+from sumout.infer.collapsing.results import Group, best_values, groups_of, left_out, maximised
 from sumout.infer.programs.graphs import ProgramGraph, graph_of_trace, scale_of_runs
 from sumout.infer.queries.gathered import Gathered, check_alike
 from sumout.infer.queries.question import (
@@ -169,8 +169,11 @@ def map_of_runs(runs: Runs) -> Assignment:
     sites = latent_sites(run.trace) if run.trace is not None else {}
     chosen = {name: site_value(sites[name], result.assignment[name]) for name in run.graph.variables}
     chosen |= {name: site.value for name, site in run.sites.items()}
-    chosen |= best_values(groups[best].values(), result.assignment) if groups[best] else {}
-    return Assignment(chosen, result.plan, run.graph.states, result.value, lambda: log_evidence_of_runs(runs))
+    chosen |= best_values(groups[best], result.assignment) if groups[best] else {}
+    states = run.graph.states
+    found = Assignment(chosen, result.plan, states, result.value, lambda: log_evidence_of_runs(runs))
+    found.left_out = left_out(groups[best])
+    return found
 
 
 def samples_of_runs(

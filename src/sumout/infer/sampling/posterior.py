@@ -29,6 +29,7 @@ from sumout.infer.answers.readout import latent_sites, site_value
 from sumout.infer.programs.graphs import graph_of_run, scale_of_runs
 from sumout.infer.programs.program import EnumeratedProgram, Rehearsal, check_declared, plate_nesting
 from sumout.infer.programs.sequential import sequential_runs
+from sumout.infer.programs.unrecorded import Unrecorded
 from sumout.infer.queries.question import refuse_impossible
 from sumout.infer.rows.weights import for_maxima, without_factors
 from sumout.infer.sampling.influence import Run, different, drawn, redrawn, runs_along_values, shape_of
@@ -40,18 +41,6 @@ Kwargs = Mapping[str, Any]
 
 _REPETITIONS = 3
 """How often a run is repeated to see what depends on a site that was drawn: a draw may be the same by chance."""
-
-
-class _Unrecorded(Messenger):
-    """Lets handlers outside see a run, but no trace of theirs record it."""
-
-    def _pyro_sample(self, msg: Message) -> None:
-        if "_do_not_trace" not in msg.infer:
-            msg.infer["_do_not_trace"] = self
-
-    def _pyro_post_sample(self, msg: Message) -> None:
-        if msg.infer.get("_do_not_trace") is self:
-            del msg.infer["_do_not_trace"]
 
 
 class _Keep(Messenger):
@@ -156,7 +145,7 @@ class DiscretePosterior:
         dependent: set[str] = set()
 
         def enumerated() -> tuple[FactorGraph, Trace]:
-            with _Unrecorded():
+            with Unrecorded():
                 return graph_of_run(program, args, kwargs, refuse=False)
 
         def first() -> tuple[FactorGraph, Trace]:
@@ -205,7 +194,7 @@ class DiscretePosterior:
 
     def _nesting(self, around: tuple[CondIndepStackFrame, ...], args: Args, kwargs: Kwargs) -> int:
         if self.max_plate_nesting is None:
-            with _Unrecorded(), kept_rng_state(), TraceMessenger() as recorder, Rehearsal():
+            with Unrecorded(), kept_rng_state(), TraceMessenger() as recorder, Rehearsal():
                 self.program(*args, **kwargs)
             check_declared(recorder.trace)
             self.max_plate_nesting = plate_nesting(recorder.trace)

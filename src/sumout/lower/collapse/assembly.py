@@ -12,7 +12,7 @@ from sumout.lower.collapse.chains import chains_of, single_steps, step_by_step
 from sumout.lower.collapse.component import Component, codes_of
 from sumout.lower.collapse.digits import lose_digits
 from sumout.lower.collapse.filters import Filter, filtered
-from sumout.lower.collapse.gaussian import GaussianFactor, Member, Parts, factor_of, match, plates_of
+from sumout.lower.collapse.gaussian import GaussianFactor, Member, Parts, apart, factor_of, match, plates_of
 from sumout.lower.collapse.layout import extents, refuse_subsample
 from sumout.lower.collapse.sites import CollapsedSite
 from sumout.plan import FactorShape, Structure, make_plan
@@ -132,7 +132,7 @@ def _apart(
     }
     inner = frozenset(frame.name for each in members for frame in each.site.inner)
     chosen = sorted(
-        {name for each in members for _, name in each.site.enumerated(each.batch) if name in discrete}
+        {name for each in members for _, name in each.site.enumerated(each.single) if name in discrete}
     )
     homes = inner & kept.union(*[discrete[each] for each in chosen])
     chains = chains_of(latents.values())
@@ -143,7 +143,9 @@ def _apart(
             raise (
                 switching(name, site, plate) if plate in chains and site != name else tied(name, site, plate)
             )
-    factors = [factor_of(each, latents, written, homes, roots) for each in members]
+    factors = [
+        single for each in members for single in apart(each, factor_of(each, latents, written, homes, roots))
+    ]
     ordinals = {name: ordinal - homes for name, ordinal in ordinals.items()}
     return _Apart(factors, ordinals, chosen, chains)
 

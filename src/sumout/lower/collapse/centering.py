@@ -13,20 +13,18 @@ from torch import Tensor
 
 from sumout.effects.delayed import Delayed
 from sumout.effects.steps import names_in_loop, unrolled_step
+from sumout.lower.collapse.alike import NormalSite, members_of
 from sumout.lower.collapse.assembly import component_or_filter
 from sumout.lower.collapse.chains import single_steps
 from sumout.lower.collapse.component import Center, Component
 from sumout.lower.collapse.filters import Filter
-from sumout.lower.collapse.gaussian import member
 from sumout.lower.collapse.layout import extents, in_shape
-from sumout.lower.collapse.normal import NormalForm
 from sumout.lower.collapse.sites import CollapsedSite
+from sumout.lower.collapse.twofold import at_point
 from sumout.terms.gaussian import Root
 
 _DIGITS = 1e-10
 """The error that squares may cause, relative to the logarithm of the evidence."""
-
-NormalSite = tuple[CollapsedSite, NormalForm]
 
 
 def integral_of(
@@ -36,13 +34,13 @@ def integral_of(
     dtype: torch.dtype,
 ) -> tuple[Component | Filter, Tensor]:
     """Gaussian sites integrated, with the logarithm of the integral; over deviations where that matters."""
-    solved = component_or_filter([member(*each, latents, dtype) for each in members], latents, discrete)
+    solved = component_or_filter(members_of(members, latents, dtype), latents, discrete)
     table = solved.log_evidence()
     center = _center(solved, table, latents)
     if not center:
         return solved, table
     near = centered(members, _of_sites(center, solved, latents))
-    solved = component_or_filter([member(*each, latents, dtype) for each in near], latents, discrete)
+    solved = component_or_filter(members_of(near, latents, dtype), latents, discrete)
     table = solved.log_evidence()
     return solved.centered(center), table
 
@@ -110,7 +108,7 @@ def centered(members: Sequence[NormalSite], center: Mapping[str, Tensor]) -> lis
     for site, form in members:
         residual = form.residual
         if isinstance(residual, Delayed):
-            shift = residual.at({name: center[name].double() for name in residual.sites})
+            shift = at_point(residual, {name: center[name].double() for name in residual.sites})
             form = form._replace(residual=Delayed.made(residual.probe, residual.links, shift))
         found.append((site, form))
     return found

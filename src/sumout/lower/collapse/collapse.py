@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import NamedTuple
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from sumout.distributions.families import innermost
-from sumout.effects.steps import ChainStep, is_lookback
+from sumout.effects.steps import ChainStep, family, is_lookback
 from sumout.errors import ModelError
+from sumout.lower.collapse.alike import NormalSite
 from sumout.lower.collapse.arms import arm_of
 from sumout.lower.collapse.assembly import in_order, tied
-from sumout.lower.collapse.centering import NormalSite, integral_of
+from sumout.lower.collapse.centering import integral_of
 from sumout.lower.collapse.chains import single_steps
 from sumout.lower.collapse.common_matrix import CommonMatrix, common_matrix
 from sumout.lower.collapse.common_scale import CommonScale, common_scale
@@ -139,10 +140,32 @@ def _groups(sites: Sequence[CollapsedSite]) -> list[list[CollapsedSite]]:
         for name in names[1:]:
             leader[find(name)] = find(names[0])
         touched.append(names)
+    for name, other in _looked_back(sites, touched):
+        leader[find(name)] = find(other)
     groups: dict[str, list[CollapsedSite]] = {}
     for site, names in zip(sites, touched, strict=True):
         groups.setdefault(find(names[0]), []).append(site)
     return list(groups.values())
+
+
+def _looked_back(
+    sites: Sequence[CollapsedSite], touched: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[str, str]]:
+    """Delayed sites of vectorized chains that scored sites look back at, each with all that have the same steps."""
+    used = {
+        name
+        for site, names in zip(sites, touched, strict=True)
+        for name in names
+        if name != site.name and not is_lookback(site.message)
+    }
+    kinds: dict[tuple[str, str, str], list[CollapsedSite]] = {}
+    for site in sites:
+        step: ChainStep | None = site.message.infer.get("_chain")
+        if step is not None and site.is_latent:
+            kinds.setdefault((step.chain, *family(site.name, step)), []).append(site)
+    for kind in kinds.values():
+        if any(site.name in used and is_lookback(site.message) for site in kind):
+            yield from [(kind[0].name, site.name) for site in kind[1:]]
 
 
 class _Group(NamedTuple):

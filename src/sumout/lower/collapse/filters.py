@@ -14,7 +14,7 @@ from torch import Tensor
 from sumout.effects.delayed.links import joint_shape
 from sumout.effects.steps import ChainStep, family, is_lookback
 from sumout.errors import ModelError
-from sumout.execute.filtering import Link, chain
+from sumout.execute.filtering import Link, chain, folded
 from sumout.lower.collapse.component import Center, Component
 from sumout.lower.collapse.gaussian import GaussianFactor, Member, Parts
 from sumout.lower.collapse.sites import CollapsedSite
@@ -257,18 +257,21 @@ class _Sum:
 
         total = self.width + self.columns.count - 1
         precision = _spread(_spread(placed(parts.precision, 2), places, total).mT, places, total).mT
-        vector = _spread(placed(parts.vector, 1), places, total)
+        # Vectors are as long as data: they have no zeros for the step before where it has no part in them.
+        low = self.steps.size if self.has_ends and min(places) >= self.steps.size else 0
+        vector = _spread(placed(parts.vector, 1), [each - low for each in places], total - low)
         const, rest = placed(parts.const, 0), placed(parts.rest, 0)
-        form, row = self._over_steps(const)[..., None, None], vector[..., None, : self.width]
+        own = self.width - low
+        form, row = self._over_steps(const)[..., None, None], vector[..., None, :own]
         if self.columns.count > 1:
             form = self._over_steps(precision[..., self.width :, self.width :])
-            more = self._over_steps(vector[..., self.width :])
+            more = self._over_steps(vector[..., own:])
             corner = self._over_steps(const).unsqueeze(-1)
             shape = joint_shape(form.shape[:-2], more.shape[:-1], corner.shape[:-1])
             more, corner = more.expand([*shape, -1]), corner.expand([*shape, -1])
             form = torch.cat([more.unsqueeze(-2), form.expand([*shape, *form.shape[-2:]])], -2)
             form = torch.cat([torch.cat([corner, more], -1).unsqueeze(-1), form], -1)
-            cross = precision[..., self.width :, : self.width]
+            cross = precision[..., self.width :, low : self.width]
             shape = joint_shape(row.shape[:-2], cross.shape[:-2])
             row = torch.cat([each.expand([*shape, *each.shape[-2:]]) for each in (row, cross)], -2)
         self.precisions.append(precision[..., : self.width, : self.width])
@@ -285,17 +288,47 @@ class _Sum:
         """Whether all that the batch is made of has one precision."""
         return all(math.prod(each.shape[1:-2]) == 1 for each in self.precisions)
 
-    def link(self, shared: bool) -> Link:
-        """The product, with the series of one precision side by side."""
-        precision, vector = _added(self.precisions), _added(self.vectors)
+    @property
+    def has_ends(self) -> bool:
+        """Whether its vectors may be told of the last steps only: see ``Link``."""
+        return self.width == 2 * self.steps.size and self.batch[0] > 1
+
+    def _vector(self) -> tuple[Tensor | None, Tensor]:
+        """The information vectors, shape ``(*batch, columns, entries)``, and what belongs to the variables before.
+
+        What is the same everywhere is added up first, as it is small.
+        """
+        rank, size = len(self.batch), self.steps.size
+        small = [each for each in self.vectors if each.shape[:rank].numel() == 1]
+        large = [each for each in self.vectors if each.shape[:rank].numel() > 1]
+        if not self.has_ends:
+            return None, _added([*small, *large])
+        ends = [each for each in large if each.shape[-1] == size]
+        wide = [each for each in (*small, *large) if each.shape[-1] > size]
+        before = None
+        if wide:
+            both = _added(wide).movedim(0, -2)
+            both = both.expand([*both.shape[:-2], self.batch[0], -1])
+            before, after = folded(*torch.split_with_sizes(both, [size, size], -1))
+            ends = [*ends, after.movedim(-2, 0)]
+        return before, _added([*[each for each in small if each.shape[-1] == size], *ends])
+
+    def link(self, shared: bool) -> tuple[Link, Tensor | None]:
+        """The product, with the series of one precision side by side, and what belongs to the vectors before it."""
+        precision, (before, vector) = _added(self.precisions), self._vector()
         count = math.prod(self.batch[1:])
         groups, series = (1, count) if shared else (count, 1)
         steps = precision.shape[0]
         if not shared:
             precision = precision.expand([steps, *self.batch[1:], *precision.shape[-2:]])
         precision = precision.reshape([steps, groups, *precision.shape[-2:]]).transpose(0, 1)
-        vector = vector.expand([*self.batch, *vector.shape[-2:]]).movedim(0, -2)
-        return Link(precision, vector.reshape([groups, series, *vector.shape[-3:]]))
+
+        def lined(x: Tensor) -> Tensor:
+            x = x.expand([*self.batch[1:], *x.shape[-3:]])
+            return x.reshape([groups, series, *x.shape[-3:]])
+
+        vector = vector.expand([self.batch[0], *vector.shape[1:]]).movedim(0, -2)
+        return Link(precision, lined(vector)), None if before is None else lined(before)
 
 
 def _spread(x: Tensor, places: list[int], total: int) -> Tensor:
@@ -318,7 +351,9 @@ def _added(tables: Sequence[Tensor]) -> Tensor:
 def _integral(first: _Sum, later: _Sum, steps: _Steps) -> Quadratic:
     """What is left of a chain: a factor of the delayed sites that its steps have in common."""
     shared = first.is_shared and later.is_shared
-    squares, log_normalizer = chain(first.link(shared), later.link(shared), steps.size, steps.history)
+    (start, _), (elements, before) = first.link(shared), later.link(shared)
+    start = start if before is None else start.plus(before)
+    squares, log_normalizer = chain(start, elements, steps.size, steps.history)
     batch = first.batch[1:]
     form = _added([*first.forms, *later.forms, -squares.reshape([*batch, *squares.shape[-2:]])])
     rest = _added(

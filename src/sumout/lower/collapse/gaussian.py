@@ -42,6 +42,10 @@ class GaussianFactor(NamedTuple):
         return self.table
 
 
+COPIES = "sites that are alike"
+"""The name of the dimension along which these lie."""
+
+
 class Parts(NamedTuple):
     """A site's factor ``rest - 1/2 (const + 2 vector' x + x' precision x)``, whose precision is often the same
     throughout: ``precision``, ``vector`` and ``rest`` have size one along dimensions in which they repeat themselves.
@@ -68,7 +72,9 @@ class Parts(NamedTuple):
 class Member(NamedTuple):
     """A Gaussian site, with how it uses each delayed one; all of it broadcasts to ``(*batch, *event)``.
 
-    ``unit`` is how it uses an unknown scale that all have in common, which is none of ``uses``.
+    ``unit`` is how it uses an unknown scale that all have in common, which is none of ``uses``. Sites that are alike
+    are one member, with a first dimension of the batch for them: ``copies`` are the delayed sites of each in the order
+    of ``uses``, which names those of the first.
     """
 
     site: CollapsedSite
@@ -80,6 +86,12 @@ class Member(NamedTuple):
     """What the log-density is multiplied by, of shape ``batch`` or a number: masks and scales."""
     dtype: torch.dtype
     unit: Use | None = None
+    copies: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def single(self) -> tuple[int, ...]:
+        """The batch of each of its sites."""
+        return self.batch[1:] if self.copies else self.batch
 
     @property
     def met(self) -> list[Use]:
@@ -97,7 +109,7 @@ def member(
     """A site with the links of its residual taken apart, and that of its scale, if ``scale`` is delayed."""
     event = tuple(site.fn.event_shape)
     events = len(event)
-    power = _power(site)
+    power = power_of(site)
     parts = [tuple(form.residual.shape), event]
     if form.scale is not None:
         parts.append(tuple(form.scale.shape))
@@ -107,7 +119,7 @@ def member(
     if isinstance(power, Tensor):
         parts.append((*power.shape, *[1] * events))
     shape = joint_shape(*parts)
-    residual = form.residual.expand(shape)
+    residual = form.residual if form.residual.shape == shape else form.residual.expand(shape)
     uses = {}
     if isinstance(residual, Delayed):
         uses = {link.site: use_of(link, latents[link.site]) for link in residual.links}
@@ -118,7 +130,8 @@ def member(
     return Member(site, form._replace(residual=residual), uses, events, batch, power, dtype, unit)
 
 
-def _power(site: CollapsedSite) -> Tensor | float:
+def power_of(site: CollapsedSite) -> Tensor | float:
+    """What a site's log-density is multiplied by, but for the scales of its plates."""
     power = site.weight
     for mask in (site.mask, own_mask(site.fn)):
         if isinstance(mask, Tensor):
@@ -158,6 +171,8 @@ def factor_of(
 ) -> Parts | GaussianFactor:
     """A site's factor; in parts, unless it was added up from single elements, or is kept by its residuals.
 
+    That of sites that are alike has their number as its first dimension, ``COPIES``.
+
     Args:
         member: the site.
         latents: all delayed sites.
@@ -166,12 +181,13 @@ def factor_of(
         roots: whether to keep residuals, and not their squares.
     """
     site, batch, rank = member.site, member.batch, len(member.batch)
-    scope = tuple(sorted(member.uses))
+    scope = tuple(member.uses)
     matches = {plate: match(member, plate) for plate in plates_of(member) if plate not in written}
-    names: list[str] = []
-    stay: list[int] = []
+    alike = bool(member.copies)
+    names = [COPIES] * alike
+    stay = [0] * alike
     copies = 1.0
-    for place in range(rank):
+    for place in range(alike, rank):
         dim = place - rank
         frame = site.frames.get(dim)
         if frame is None:
@@ -185,7 +201,7 @@ def factor_of(
         else:  # Along dimensions of size one nothing varies.
             copies *= frame.scale * (frame.size if batch[place] == 1 else 1)
     for frame in site.inner:
-        if frame.dim is not None and -frame.dim > rank and frame.name not in kept:
+        if frame.dim is not None and -frame.dim > len(member.single) and frame.name not in kept:
             copies *= frame.scale * frame.size
     gone = [place for place in range(rank) if place not in stay]
     design, offset, logs = residual_rows(member, latents, written, scope)
@@ -227,6 +243,19 @@ def factor_of(
     if copies != 1.0:
         precision, vector, const, rest = precision * copies, vector * copies, const * copies, rest * copies
     return Parts(tuple(names), scope, precision, vector, const.expand([batch[place] for place in stay]), rest)
+
+
+def apart(member: Member, factor: Parts | GaussianFactor) -> list[Parts | GaussianFactor]:
+    """The factors of single sites from that of all that are alike."""
+    if not member.copies:
+        return [factor]
+    names, _, table = factor.joined() if isinstance(factor, Parts) else factor
+    kind = type(table)
+    tables = zip(table.table.unbind(), table.rest.unbind(), strict=True)
+    return [
+        GaussianFactor(names[1:], scope, kind(*each))
+        for scope, each in zip(member.copies, tables, strict=True)
+    ]
 
 
 def _transformed(vectors: Tensor, matrices: Tensor) -> Tensor:

@@ -97,9 +97,10 @@ def is_aligned(use: Use, plate: str, dim: int, event_dims: int) -> bool:
     axis = found.ndim - event_dims + dim
     if axis < 1:
         return False
+    few = compact(found)
     own = torch.arange(found.shape[axis], device=found.device)
     own = own.reshape([-1 if each == axis else 1 for each in range(found.ndim)])
-    return bool(((compact(found) == own) | compact(use.absent)).all())
+    return torch.equal(few, own) or bool(((few == own) | compact(use.absent)).all())
 
 
 def gathered(uses: Iterable[Use], plate: str, event_dims: int) -> Tensor | None:

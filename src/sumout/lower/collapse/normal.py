@@ -12,7 +12,7 @@ from sumout.effects.delayed import Delayed, Link
 
 
 class NormalForm(NamedTuple):
-    """A site whose residual ``value - loc`` is normal with mean zero.
+    """A site whose residual ``loc - value`` is normal with mean zero.
 
     ``residual`` has the shape of the batch and the event; either ``scale``, which broadcasts with it, is its standard
     deviation entry by entry, or ``scale_tril`` is the Cholesky factor of the covariance of its last dimension. Where
@@ -64,7 +64,7 @@ def normal_form(fn: Any, value: Any) -> NormalForm | None:
 
     >>> import torch
     >>> normal_form(dist.Normal(torch.zeros(3), 2.0), torch.ones(3)).residual
-    tensor([1., 1., 1.])
+    tensor([-1., -1., -1.])
     """
     base = innermost(fn)
     log_jacobian: Tensor | None = None
@@ -73,11 +73,11 @@ def normal_form(fn: Any, value: Any) -> NormalForm | None:
         log_jacobian = -value
         base = base.base_dist
     if type(base) is dist.Normal:
-        found = NormalForm(value - base.loc, base.scale, None, log_jacobian)
+        found = NormalForm(base.loc - value, base.scale, None, log_jacobian)
     elif type(base) is dist.MultivariateNormal:
-        found = NormalForm(value - base.loc, None, _scale_tril(base), log_jacobian)
+        found = NormalForm(base.loc - value, None, _scale_tril(base), log_jacobian)
     elif type(base) is dist.LowRankMultivariateNormal:
-        found = NormalForm(value - base.loc, None, base.scale_tril, log_jacobian)
+        found = NormalForm(base.loc - value, None, base.scale_tril, log_jacobian)
     else:
         return None
     if isinstance(found.residual, Delayed) and not found.residual.is_affine:

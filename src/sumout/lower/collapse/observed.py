@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import sumout.distributions as dist
+from sumout.distributions.checks import quickly_holds
 from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed
 from sumout.errors import ModelError
@@ -59,6 +60,8 @@ def _there(site: CollapsedSite) -> Tensor | bool:
 def _check(site: CollapsedSite, base: Any, there: Tensor | bool) -> None:
     support = base.support
     if any(isinstance(each, Delayed) for each in vars(support).values()) or _are_counts(site.value, support):
+        return
+    if quickly_holds(support, site.value):
         return
     valid = support.check(site.value)
     if isinstance(there, Tensor):

@@ -9,6 +9,7 @@ import sumout.distributions as dist
 from sumout.distributions.conjugacy import GAUSSIAN, INVERSE, LIKELIHOODS, Rule
 from sumout.distributions.families import innermost
 from sumout.effects.delayed import Delayed
+from sumout.effects.steps import is_lookback
 from sumout.errors import ModelError
 from sumout.lower.collapse.arms import arm_of
 from sumout.lower.collapse.normal import NormalForm, normal_form
@@ -71,6 +72,12 @@ def _has_unit(form: NormalForm, latents: Latents) -> bool:
 def _together(group: Sequence[CollapsedSite], latents: Latents) -> str:
     """Of sites each of which would do alone."""
     scales = [name for name, site in latents.items() if _kind(site) not in GAUSSIAN]
+    back = next((site for site in latents.values() if is_lookback(site.message)), None)
+    if back is not None and scales:
+        return (
+            f"Steps of a vectorized chain look back at site {_told(back)}, which is part of the integrals of two steps "
+            "there. Loop step by step: markov without dim."
+        )
     start = (
         f"The delayed sites {_listed(tuple(latents), latents)} are observed together, and there is no closed form for "
         "their joint integral. "
