@@ -66,8 +66,8 @@ def emit(
     for name in integral.names:
         other = by_dim.setdefault(dims[name], name)
         if other != name:
-            latents = list(integral.latents)
-            listed = ", ".join(map(repr, latents[:3])) + (f" and {len(latents) - 3} more" if latents[3:] else "")
+            first, rest = list(integral.latents)[:3], len(integral.latents) - 3
+            listed = ", ".join(map(repr, first)) + (f" and {rest} more" if rest > 0 else "")
             raise EnumerationError(
                 f"The values of sites {other!r} and {name!r} run along one dim, {dims[name]}, and the collapsed sites "
                 f"{listed} depend on both: markov gave the dim of what was out of reach away. Raise "
