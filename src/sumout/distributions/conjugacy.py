@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor
@@ -130,7 +131,7 @@ def _geometric(fn: Any, y: Tensor, c: Tensor) -> Observation:
 
 def _negative_binomial(fn: Any, y: Tensor, c: Tensor) -> Observation:
     r = fn.total_count
-    return Observation((y, r.expand(torch.broadcast_shapes(r.shape, y.shape))), _log_choose(y + r - 1, y))  # type: ignore[no-untyped-call]
+    return Observation((y, r.expand(np.broadcast_shapes(r.shape, y.shape))), _log_choose(y + r - 1, y))
 
 
 def _categorical(fn: Any, y: Tensor, c: Tensor) -> Observation:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sumout.effects.delayed.links import Link, broadcast, joined, moved
+from sumout.effects.delayed.links import Link, broadcast, joined, joint_shape, moved
 from sumout.effects.delayed.registry import delayed_in, is_affine, is_known, mapped, probes, rule
 from sumout.effects.delayed.value import Delayed
 
@@ -182,7 +182,7 @@ def _broadcast_tensors(*tensors: Any) -> Any:
         tensors = tuple(tensors[0])
     if not is_known(*tensors):
         return None
-    shape = torch.broadcast_shapes(*[tuple(each.shape) for each in tensors])  # type: ignore[no-untyped-call]
+    shape = joint_shape(*[each.shape for each in tensors])
     return tuple([each.expand(shape) for each in tensors])
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from sumout.distributions import Delta, Distribution
@@ -210,5 +210,5 @@ def _draw_from(msg: Message, posterior: Any, prior: Distribution) -> None:
             )
     msg.fn = posterior
     if posterior.batch_shape != prior.batch_shape:
-        shape: torch.Size = torch.broadcast_shapes(posterior.batch_shape, prior.batch_shape)  # type: ignore[no-untyped-call]
+        shape = np.broadcast_shapes(posterior.batch_shape, prior.batch_shape)
         msg.expand_fn(shape)

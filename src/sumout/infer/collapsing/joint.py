@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ def joint_posterior(
         means.append(mean)
         blocks.append(block)
         order += own
-    shape = torch.broadcast_shapes(*[each.shape[:-1] for each in means])  # type: ignore[no-untyped-call]
+    shape = np.broadcast_shapes(*[each.shape[:-1] for each in means])
     mean = torch.cat([each.expand([*shape, -1]) for each in means], -1)
     rows = []
     for block in blocks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,7 +126,7 @@ def mixture(
     """
     rank = batch_rank(sites)
     flat = [each.over(tuple(states), states) for each in parts]
-    batch = torch.broadcast_shapes(*[each.shape[1 : 1 + rank] for each in flat])  # type: ignore[no-untyped-call]
+    batch = np.broadcast_shapes(*[each.shape[1 : 1 + rank] for each in flat])
     flat = [each.expand([-1, *batch, *each.shape[1 + rank :]]) for each in flat]
     weights = None
     if states:

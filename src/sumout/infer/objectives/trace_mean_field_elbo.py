@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -97,7 +98,7 @@ def _divergence(of_guide: Message, of_model: Message) -> Tensor | None:
     except NotImplementedError:
         return None
     divergence = torch.as_tensor(divergence)  # A constant is a number.
-    shape = torch.broadcast_shapes(of_guide.batch_shape, divergence.shape)  # type: ignore[no-untyped-call]
+    shape = np.broadcast_shapes(of_guide.batch_shape, divergence.shape)
     return scale_and_mask(divergence.expand(shape), of_guide)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +73,7 @@ def rows_of(arm: Arm, latent: CollapsedSite, event: int, dtype: torch.dtype) -> 
     for dim, frame in site.frames.items():
         plates[dim] = frame.size
     shapes.append((*plates, *[1] * extra))
-    full = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    full = np.broadcast_shapes(*shapes)
     found = site.enumerated(full[: len(full) - extra])
     places = [place for place, _ in found]
     order = [*places, *[each for each in range(len(full)) if each not in places]]
