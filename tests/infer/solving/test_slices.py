@@ -289,9 +289,12 @@ def test_sharing_gives_way_where_memory_is_short() -> None:
         while True:
             limit = int(0.9 * limit)
             plans.append(make_plan(graph.structure, names, memory_limit=limit, backward=True))
-    assert {plan.shared for plan in plans if plan.sliced} == {False, True}
     value = execute(make_plan(graph.structure), graph).value
-    for plan in {plan.shared: plan for plan in plans if plan.sliced}.values():
+    few = [
+        plan for plan in plans if 1 <= len(plan.sliced) <= 3
+    ]  # at most 216 slices: the shortest of memory take minutes
+    assert {plan.shared for plan in few} == {False, True}
+    for plan in {plan.shared: plan for plan in few}.values():
         torch.testing.assert_close(solve(graph, plan=plan).value, value, **EXACT)
 
 
