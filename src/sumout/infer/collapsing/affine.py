@@ -14,7 +14,7 @@ from torch import Tensor
 
 import sumout.distributions as dist
 from sumout.execute import Marginal
-from sumout.infer.collapsing.chosen import chosen_first, weights_of_choices
+from sumout.infer.collapsing.chosen import chosen_first, rank_of_plates, weights_of_choices
 from sumout.infer.collapsing.mixed import Along, Mixed
 from sumout.infer.collapsing.posterior import normal
 from sumout.infer.collapsing.unfolded import Unfolded
@@ -70,7 +70,7 @@ def normal_predictive(found: Unfolded, marginal: Marginal | None) -> Mixed | Non
         each = each.expand([*known.values(), *batch, *each.shape[each.dim() - ends :]])
         parts.append(chosen_first(site, batch, Along(tuple(known), each.to(site.value.dtype))))
     flat = [each.over(tuple(states), states) for each in parts]
-    rank = min(-min(site.frames, default=0), len(batch))
+    rank = rank_of_plates(site, batch)
     plain = tuple(batch[len(batch) - rank :])
     weights = None
     if states:

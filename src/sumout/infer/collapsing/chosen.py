@@ -18,11 +18,16 @@ def choices_of(site: CollapsedSite, batch: Sequence[int]) -> dict[str, int]:
     return {name: batch[place] for place, name in site.enumerated(batch)}
 
 
+def rank_of_plates(site: CollapsedSite, batch: Sequence[int]) -> int:
+    """How many dims of a batch shape its plates take; values of enumerated sites run left of these."""
+    return min(-min(site.frames, default=0), len(batch))
+
+
 def chosen_first(site: CollapsedSite, batch: Sequence[int], x: Along) -> Along:
     """The tensor along its discrete sites, with those that its batch runs along in front, too."""
     names, data = list(x.names), x.data
     lead = len(names)
-    rank = min(-min(site.frames, default=0), len(batch))
+    rank = rank_of_plates(site, batch)
     for place, name in site.enumerated(batch):
         at = lead + place
         if name in names:
@@ -32,7 +37,6 @@ def chosen_first(site: CollapsedSite, batch: Sequence[int], x: Along) -> Along:
             data = data.unsqueeze(0).transpose(0, at + 1)
             names.insert(0, name)
             lead += 1
-    # Values of enumerated sites run left of all plates.
     for _ in range(len(batch) - rank):
         data = data.squeeze(lead)
     return Along(tuple(names), data)

@@ -15,6 +15,7 @@ from sumout.distributions.families import innermost
 from sumout.effects import Message
 from sumout.effects.delayed import Delayed
 from sumout.execute import Choice
+from sumout.infer.collapsing.chosen import rank_of_plates
 from sumout.lower.collapse.normal import normal_form
 from sumout.lower.collapse.parameters import delayed_parameters, with_numbers
 from sumout.lower.collapse.sites import CollapsedSite
@@ -166,5 +167,5 @@ def _chosen(site: CollapsedSite, x: Tensor, choices: Mapping[str, Choice], extra
         for each, size in zip(order, states.shape[1:], strict=True):
             shape[1 + len(batch) + dims[each]] = size
         x = x.take_along_dim(states.reshape(shape), 1 + place)
-    rank = min(-min(site.frames, default=0), len(batch))
+    rank = rank_of_plates(site, batch)
     return x.reshape([len(x), *x.shape[1 + len(batch) - rank :]])

@@ -17,7 +17,7 @@ from sumout.distributions.families import innermost
 from sumout.distributions.predictive import PREDICTIVE
 from sumout.effects.delayed import Delayed
 from sumout.execute import Marginal
-from sumout.infer.collapsing.chosen import choices_of, chosen_first, weights_of_choices
+from sumout.infer.collapsing.chosen import choices_of, chosen_first, rank_of_plates, weights_of_choices
 from sumout.infer.collapsing.mixed import Along, Mixed
 from sumout.infer.collapsing.posterior import star_of, states_of
 from sumout.lower.collapse.arms import arm_of
@@ -76,7 +76,7 @@ def predictive(site: CollapsedSite, integral: Integral, marginal: Marginal | Non
         rest = value.shape[value.dim() - len(base.event_shape) :] if value is own.get("loc") else ()
         found.append(chosen_first(site, batch, Along((), value.expand([*whole, *rest]))))
     flat = [each.over(tuple(states), states) for each in found]
-    rank = min(-min(site.frames, default=0), len(batch))
+    rank = rank_of_plates(site, batch)
     plain = tuple(batch[len(batch) - rank :])
     weights = None
     if states:

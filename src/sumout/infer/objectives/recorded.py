@@ -18,7 +18,6 @@ from sumout.effects import Message, Messenger
 from sumout.effects.handlers import BlockMessenger, TraceMessenger
 from sumout.effects.primitives import get_param_store, param
 from sumout.effects.random_state import kept_rng_state
-from sumout.effects.stack import state
 from sumout.errors import ModelError
 from sumout.execute import unchecked
 from sumout.infer.objectives.elbo import ELBO
@@ -28,6 +27,7 @@ from sumout.infer.objectives.trace_mean_field_elbo import TraceMeanField_ELBO
 from sumout.infer.objectives.traceenum_elbo import TraceEnum_ELBO
 from sumout.infer.objectives.tracemarkovenum_elbo import TraceMarkovEnum_ELBO
 from sumout.infer.objectives.tracetmc_elbo import TraceTMC_ELBO
+from sumout.infer.programs.around import has_handlers_around
 
 
 class _Recording(NamedTuple):
@@ -79,16 +79,6 @@ def _kinds(params: Iterable[str]) -> tuple[Any, ...]:
     )
 
 
-def _has_handlers_around() -> bool:
-    """Whether handlers around may change what programs do; a trace alone does not."""
-    for frame in reversed(state.stack):
-        if isinstance(frame, BlockMessenger) and frame.hides_all:
-            return False
-        if type(frame) is not TraceMessenger:
-            return True
-    return False
-
-
 def _leaf(name: str) -> Tensor:
     """A parameter, unconstrained; ``SVI`` sees which are used by the statement."""
     found: Tensor = param(name).unconstrained()  # type: ignore[attr-defined]
@@ -115,7 +105,8 @@ class _Recorded(ELBO):
 
         Under handlers around, as ``scale``, it is not recorded.
         """
-        if _has_handlers_around():
+        # Handlers may change what programs do; a trace alone does not.
+        if has_handlers_around({TraceMessenger}):
             return super().differentiable_loss(model, guide, *args, **kwargs)
         recording = self._recording(model, guide, args, kwargs)
         leaves = list(map(_leaf, recording.params))

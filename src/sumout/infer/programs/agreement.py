@@ -20,7 +20,6 @@ from torch import Tensor
 from sumout.distributions.families import is_distribution
 from sumout.effects import Message, Messenger, Trace
 from sumout.effects.handlers import (
-    BlockMessenger,
     ConditionMessenger,
     MaskMessenger,
     ScaleMessenger,
@@ -30,12 +29,12 @@ from sumout.effects.handlers.chain import SingleSteps
 from sumout.effects.handlers.named import unused_names_allowed
 from sumout.effects.handlers.sequential import SequentialMessenger, is_sequential
 from sumout.effects.random_state import kept_rng_state, set_rng_seed
-from sumout.effects.stack import state
 from sumout.effects.steps import assembled, is_lookback, names_in_loop, names_of_steps, unrolled_step
 from sumout.effects.trace import sample_sites, site_is_subsample, tensor_plates
 from sumout.errors import EnumerationError
 from sumout.execute import Choice
 from sumout.factors import FactorGraph
+from sumout.infer.programs.around import has_handlers_around
 from sumout.infer.programs.program import Drawable, as_far_as_it_runs
 from sumout.infer.programs.score import log_factor
 from sumout.infer.programs.unrecorded import Unrecorded
@@ -75,7 +74,7 @@ def check_agreement(program: Any, run: Run, trace: Trace, graph: FactorGraph) ->
     Raises:
         EnumerationError: under validation, naming the first site whose log-probabilities differ.
     """
-    if not settings.validation or _has_handlers_around():
+    if not settings.validation or has_handlers_around(_ALIKE):
         return  # Handlers around the query act on the run proper, and are not to see others.
     sites = sample_sites(trace)
     if not graph.variables and not any(map(unrolled_step, sites)):
@@ -112,16 +111,6 @@ _ALIKE = {
     Unrecorded,
 }
 """Handlers that do the same to a plain run, and keep nothing of one that is not recorded."""
-
-
-def _has_handlers_around() -> bool:
-    """Whether handlers around may do something else to a plain run, or take note of it."""
-    for frame in reversed(state.stack):
-        if isinstance(frame, BlockMessenger) and frame.hides_all:
-            return False
-        if type(frame) not in _ALIKE:
-            return True
-    return False
 
 
 def _elements(site: Message) -> int:
